@@ -51,7 +51,7 @@ from handsell.core.protocols import Ranker
 from handsell.evaluation.intervals import compare_all
 from handsell.evaluation.metrics import Relevant, gains, ndcg
 from handsell.jobs.train.examples import find_candidates, read_candidates, write_examples
-from handsell.jobs.train.ranker import fit_ranker_in_process, plan_ranker
+from handsell.jobs.train.ranker import fit_ranker_in_process, plan_ranker, save_ranker
 from handsell.jobs.train.requests import grade_outcome, list_chunks, load_requests
 from handsell.jobs.train.retrievers import fit_retrievers
 from handsell.jobs.tuning.source_selection import select_sources
@@ -104,11 +104,11 @@ def main() -> None:
                 prepared = prepare(name, Path(place).resolve() / folder, options.requests, options.share)
             except HandsellError as error:
                 sys.exit(f"error: {name}: {error}")
-            rankers = {model: fit(prepared, model) for model in MODELS}
+            rankers = fit_rankers(prepared)
             rows += compare_rankers(prepared, rankers)
             times += measure_times(prepared, rankers)
-            about = {"requests": options.requests, "share of users": options.share}
-            write_report("rankers", rows, about, options.out, {"CPU ms per request": times})
+            settings = {"requests": options.requests, "share of users": options.share}
+            write_report("rankers", rows, settings, options.out, {"CPU ms per request": times})
 
 
 def load_set(name: str, folder: Path, share: float) -> Config:
@@ -157,17 +157,26 @@ def with_model(config: Config, model: str) -> Config:
     return config.model_copy(update={"ranking": config.ranking.model_copy(update={"model": model})})
 
 
-def fit(prepared: PreparedSet, model: str) -> Ranker:
-    """Fit a ranker on the candidates of the ranker window, as training does on small data."""
-    config, out = with_model(prepared.config, model), prepared.folder / "rankers" / model
-    begun, examples = time.process_time(), prepared.folder / "examples"
-    with run_in_process(config):
-        if not examples.exists():
+def fit_rankers(prepared: PreparedSet) -> dict[str, Ranker]:
+    """Fit the rankers on the candidates of the ranker window, as training does on small data.
+
+    The blend is that of the two others: fitting them again would give the same ones.
+    """
+    with run_in_process(prepared.config):
+        if not (prepared.folder / "examples").exists():
             for window in WINDOWS[:2]:
-                write_examples(with_model(config, "blend"), prepared.folder, prepared.holdout, window)
-        fit_ranker_in_process(*plan_ranker(config, prepared.folder, out))
-    print(f"{prepared.name}: {model} fitted in {time.process_time() - begun:.0f} s of CPU", flush=True)
-    return load_ranker(out)
+                write_examples(with_model(prepared.config, "blend"), prepared.folder, prepared.holdout, window)
+    rankers: dict[str, Ranker] = {}
+    for model in MODELS:
+        begun, out = time.process_time(), prepared.folder / "rankers" / model
+        plan = plan_ranker(with_model(prepared.config, model), prepared.folder, out)
+        if model == "blend":
+            save_ranker(list(rankers.values()), plan[1], plan[3], out)
+        else:
+            fit_ranker_in_process(*plan)
+        rankers[model] = load_ranker(out)
+        print(f"{prepared.name}: {model} fitted in {time.process_time() - begun:.0f} s of CPU", flush=True)
+    return rankers
 
 
 def read_test(prepared: PreparedSet) -> Iterator[tuple[Requests, Relevant, Candidates]]:
