@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,6 +29,7 @@ from handsell.core.ray_token import create_token
 from handsell.local import service
 from handsell.local.ingress import process
 from handsell.local.ingress.haproxy_config import render_config
+from handsell.local.ingress.runtime_socket import list_places
 from handsell.local.ingress.supervisor import read_routes
 from handsell.serving.config import ServingConfig
 from open_sockets import free_ports, list_listeners
@@ -78,12 +80,13 @@ class FakeReplica(HttpServer):
     """A replica that says its name, and is stopping if told so."""
 
     def __init__(self, name: str):
-        self.name, self.is_stopping = name, False
+        self.name, self.is_stopping, self.seconds = name, False, 0.0
         super().__init__(self._answer)
 
     def _answer(self, path, headers):
         if path == "/-/healthz":
             return (503 if self.is_stopping else 200), b""
+        time.sleep(self.seconds)
         return 200, self.name.encode()
 
 
@@ -115,9 +118,10 @@ class FrontedShop:
     def wait_for(self, path: str, expected: set[str]) -> None:
         """Wait until exactly these replicas answer."""
         until = time.monotonic() + 30
-        while {self.get(path).text for _ in range(8)} != expected:
-            assert time.monotonic() < until, (path, expected)
-            time.sleep(0.1)
+        with ThreadPoolExecutor(8) as callers:  # of requests at once: one after another have one replica
+            while {answer.text for answer in callers.map(self.get, [path] * 8)} != expected:
+                assert time.monotonic() < until, (path, expected)
+                time.sleep(0.1)
 
 
 @pytest.fixture
@@ -155,12 +159,14 @@ def test_requests_follow_the_list_and_replicas_that_stop_get_none(deployment, da
     assert (refused.status_code, refused.headers["content-type"]) == (503, "application/problem+json")
     assert refused.headers["retry-after"] == "1" and refused.json()["code"] == "no_gateway"
     first, second, pages = FakeReplica("first"), FakeReplica("second"), FakeReplica("pages")
+    first.seconds = second.seconds = 0.05
     deployment.listed = [describe_group("/", first), describe_group("/console", pages)]
     deployment.wait_for("/v1/popular", {"first"})
     deployment.wait_for("/console/explore", {"pages"})
     assert [deployment.get(path).text for path in ("/console", "/consoles")] == ["pages", "first"]
     deployment.listed[0] = describe_group("/", first, second)
     deployment.wait_for("/", {"first", "second"})
+    assert len({deployment.get("/").text for _ in range(8)}) == 1  # one replica is enough for one after another
     first.is_stopping = True  # before Serve's list is read again
     deployment.wait_for("/", {"second"})
     deployment.listed[0] = describe_group("/", second)
@@ -184,6 +190,21 @@ def test_a_replica_that_answers_stays_while_serve_lists_none_and_serves_proxy_ge
     first.end()
     assert deployment.get().status_code == 503
     proxy.end()
+
+
+def test_places_with_replicas_are_told_from_empty_ones(deployment, dashboard):
+    first = FakeReplica("first")
+    deployment.listed = [describe_group("/", first)]
+    deployment.start(dashboard)
+    deployment.wait_for("/", {"first"})
+    deployment.listed = [describe_group("/", second := FakeReplica("second"))]
+    deployment.wait_for("/", {"second"})
+    until, socket_path = time.monotonic() + 30, str(find_ray_folder(deployment.config.state) / "haproxy.sock")
+    while [one.address[1] for one in list_places(socket_path, "gateway") if not one.is_empty] != [second.port]:
+        assert time.monotonic() < until  # the first one, which still answers checks, has lost its place
+        time.sleep(0.1)
+    first.end()
+    second.end()
 
 
 def test_a_further_route_is_taken_in_without_an_error(deployment, dashboard):

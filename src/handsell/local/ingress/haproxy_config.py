@@ -55,6 +55,8 @@ backend {name}
     http-check expect status 200
     default-server check inter 1s fastinter 250ms downinter 250ms fall 2 rise 1
     default-server observe layer4 error-limit 1 on-error mark-down
+    # the first replica that answers nothing at the moment, or else the one that answers the fewest requests
+{preferences}
 """
 UNAVAILABLE = "no gateway can answer at the moment; retry after the given number of seconds"
 PROBLEMS = {
@@ -77,7 +79,8 @@ def render_config(listener: int, socket: str, routes: Routes) -> str:
         match = f" if {{ path {prefix} }} or {{ path_beg {prefix}/ }}" if prefix != "/" else ""
         parts.append(f"    use_backend {name_backend(prefix)}{match}\n")
     for prefix in prefixes:
-        parts += ["\n", BACKEND.format(name=name_backend(prefix)), *_list_places(routes[prefix])]
+        name = name_backend(prefix)
+        parts += ["\n", BACKEND.format(name=name, preferences=_prefer_idle(name)), *_list_places(routes[prefix])]
     return "".join(parts)
 
 
@@ -88,6 +91,15 @@ def name_backend(prefix: str) -> str:
 
 def name_place(number: int) -> str:
     return f"replica{number}"
+
+
+def _prefer_idle(backend: str) -> str:
+    """Return the rules by which requests one after another go to one replica, whose processor caches stay warm.
+
+    A place without a replica is passed over.
+    """
+    places = (name_place(number) for number in range(PLACES))
+    return "\n".join(f"    use-server {place} if {{ srv_conn({backend}/{place}) eq 0 }}" for place in places)
 
 
 def _list_places(addresses: Iterable[Address]) -> Iterable[str]:

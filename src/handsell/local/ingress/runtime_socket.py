@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from handsell.local.ingress.haproxy_config import Address
 
 TIMEOUT_S = 10.0
+IN_MAINTENANCE = 1  # bit of a server's state; another one, 4, says for ever that its first state was maintenance
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def list_places(path: str, backend: str) -> list[ReplicaPlace]:
     return [
         ReplicaPlace(
             row["srv_name"], (row["srv_addr"], int(row["srv_port"])),
-            row["srv_admin_state"] != "0", row["srv_op_state"] == "2",
+            bool(int(row["srv_admin_state"]) & IN_MAINTENANCE), row["srv_op_state"] == "2",
         )
         for row in rows
     ]  # fmt: skip
