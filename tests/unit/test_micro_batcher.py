@@ -21,9 +21,12 @@ class Stages:
 
 
 async def asked(batcher, queries):
-    """Tasks that have reached the batcher."""
-    tasks = [asyncio.create_task(batcher.submit(q)) for q in queries]
-    await asyncio.sleep(0.001)
+    """Tasks that have reached the batcher one after another."""
+    tasks = []
+    for query in queries:
+        tasks.append(asyncio.create_task(batcher.submit(query)))
+        for _ in range(3):  # turns of the loop, until the task is there and a batch with a slot is cut
+            await asyncio.sleep(0)
     return tasks
 
 
@@ -41,6 +44,24 @@ async def test_what_arrives_while_all_slots_are_taken_shares_the_next_trip():
     stages.gate.set()
     assert await asyncio.gather(*tasks) == [2 * q for q in range(9)]
     assert stages.batches[2:] == [[2, 3, 4, 5], [6, 7, 8]]
+
+
+async def test_what_arrives_in_one_turn_of_the_loop_shares_a_batch_though_slots_are_free():
+    stages = Stages()
+    stages.gate.set()
+    batcher = MicroBatcher(stages.run, size=4, in_flight=3)
+    assert await asyncio.gather(*map(batcher.submit, range(6))) == [0, 2, 4, 6, 8, 10]
+    assert stages.batches == [[0, 1, 2, 3], [4, 5]]
+
+
+async def test_a_full_turn_is_not_refused_and_more_than_may_wait_beside_it_is():
+    stages = Stages()
+    batcher = MicroBatcher(stages.run, size=2, in_flight=1)
+    tasks = [asyncio.create_task(batcher.submit(q)) for q in range(2 + batcher.capacity + 1)]
+    await asyncio.sleep(0)
+    stages.gate.set()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(one, RequestError) for one in found] == [False] * (2 + batcher.capacity) + [True]
 
 
 async def test_more_than_may_wait_is_told_to_come_back():

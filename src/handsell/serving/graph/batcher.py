@@ -23,6 +23,9 @@ RECENT = 15  # batches by whose median duration waits are estimated: a few that 
 class MicroBatcher(Generic[Q, A]):
     """Queries that arrive while `in_flight` batches are running share the next one, up to `size`.
 
+    A batch is cut in the event loop's next turn, so that queries that are read in one turn share it, too. Where the
+    batches keep the loop busy themselves, as with stages in this process, these are all that arrived meanwhile.
+
     `run(queries)` returns one answer per query, None for those that have been answered early or handed over; its
     exception reaches every other caller of the batch. Only queries of one `kind` share a batch. A query that would wait
     longer than `max_wait_s`, by the duration of recent batches, is refused.
@@ -41,6 +44,7 @@ class MicroBatcher(Generic[Q, A]):
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
         self._running: dict[int, asyncio.Future[A]] = {}  # by the identity of the query
         self._handed_over: set[asyncio.Future[A]] = set()
+        self._is_starting = False  # a batch that has a slot and is not cut yet
         self._batches: set[asyncio.Task] = set()
         self._durations = deque([0.0] * RECENT, RECENT)  # the first batches of a gateway, which connect, do not count
         self._batch_s = 0.0  # their median
@@ -51,7 +55,7 @@ class MicroBatcher(Generic[Q, A]):
 
     async def submit(self, query: Q) -> A:
         """The query's answer; raises RequestError (503) when too many queries are waiting."""
-        if len(self._waiting) >= self.capacity or self.wait_s() > self._max_wait_s:
+        if self._count_later() >= self.capacity or self.wait_s() > self._max_wait_s:
             raise RequestError(
                 "requests arrive faster than they are answered: retry in a second", status=503, code="overloaded"
             )
@@ -74,9 +78,13 @@ class MicroBatcher(Generic[Q, A]):
 
     def wait_s(self) -> float:
         """Estimated seconds until a query that arrives now would start."""
-        if self._free:
+        if self._free or (self._is_starting and len(self._waiting) < self._size):
             return 0.0
-        return (len(self._waiting) // self._size + 1) * self._batch_s / self._slots
+        return (self._count_later() // self._size + 1) * self._batch_s / self._slots
+
+    def _count_later(self) -> int:
+        """Count the queries that wait for a later batch than the one that is about to be cut."""
+        return len(self._waiting) - self._size * self._is_starting
 
     def _next(self) -> list[tuple[Q, asyncio.Future[A]]]:
         """The query that has waited longest, and the next ones of its kind."""
@@ -90,12 +98,23 @@ class MicroBatcher(Generic[Q, A]):
         return [(query, answer) for query, answer in batch if not answer.done()]  # drop disconnected callers
 
     def _start(self) -> None:
-        while self._free and self._waiting:
+        if self._free and self._waiting and not self._is_starting:
+            self._free -= 1
+            self._is_starting = True
+            task = asyncio.get_running_loop().create_task(self._cut_batch())
+            self._batches.add(task)
+            task.add_done_callback(self._batches.discard)
+
+    async def _cut_batch(self) -> None:
+        """Run a batch of the queries that wait now, in the slot that has been taken for it."""
+        self._is_starting = False
+        try:
             if batch := self._next():
-                self._free -= 1
-                task = asyncio.get_running_loop().create_task(self._run_batch(batch))
-                self._batches.add(task)
-                task.add_done_callback(self._batches.discard)
+                self._start()  # others that wait, if there is another slot
+                await self._run_batch(batch)
+        finally:
+            self._free += 1
+            self._start()
 
     async def _run_batch(self, batch: list[tuple[Q, asyncio.Future[A]]]) -> None:
         started = asyncio.get_running_loop().time()
@@ -116,8 +135,6 @@ class MicroBatcher(Generic[Q, A]):
                 self._handed_over.discard(waiting)
             self._durations.append(asyncio.get_running_loop().time() - started)
             self._batch_s = median(self._durations)
-            self._free += 1
-            self._start()
 
     def _fail(self, batch: Sequence[tuple[Q, asyncio.Future[A]]], error: Exception) -> None:
         for _, waiting in batch:
