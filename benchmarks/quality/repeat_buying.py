@@ -42,6 +42,7 @@ from handsell.config import Config, load_config
 from handsell.core.clock import Clock
 from handsell.evaluation.intervals import compare
 from handsell.jobs.batch.batch_worker import open_worker
+from handsell.jobs.ingest.ingest import prepare
 from handsell.jobs.pipeline import run_pipeline
 from handsell.local.served import replay
 
@@ -69,6 +70,7 @@ def main() -> None:
             keep_customers(folder, options.customers)
         config = keep_in_process(load_config(path))
         with run_in_process(config):
+            prepare(config)  # only numbered data says that it is few enough for this process
             print(run_pipeline(config), flush=True)
         rows = measure(config, folder)
     write_report("repeat_buying", rows, {"tables": "development" if options.development else "test"}, options.out)
