@@ -24,10 +24,11 @@ from handsell.core.paths import Layout
 from handsell.experiments.state import STATE, StateFile
 from serving_world import open_rows, publish_other_bundle, write_world
 
+pytestmark = pytest.mark.slow  # tests/behavior/test_arms_served.py has the same without a cluster
 PORT = 18_007
 
 
-@pytest.fixture(scope="module", params=["graph", pytest.param("fused", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["graph", "fused"])
 def tested(request, ray_cluster, tmp_path_factory):
     """A running application with three experiments, its client, and the bundle of one arm."""
     from ray import cloudpickle, serve

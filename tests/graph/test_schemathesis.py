@@ -16,6 +16,8 @@ from schemathesis.specs.openapi.checks import (
 
 import serving_world
 
+pytestmark = pytest.mark.slow
+
 USERS = [f"u{i}" for i in range(serving_world.USERS)]
 ITEMS = [f"i{i}" for i in range(serving_world.ITEMS)]
 KNOWN = {"user_id": USERS, "item_id": ITEMS}

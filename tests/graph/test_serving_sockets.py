@@ -222,7 +222,11 @@ def test_lines_of_all_processes_have_one_format_and_are_joined_by_trace(head, co
         assert client.post("/v1/events", json={"events": events}).status_code == 202
         assert client.get(f"/v1/users/{PEOPLE[0]}/recommendations").status_code == 200
         assert client.get("/v1/recommendations", params={"user_id": PEOPLE[1], "count": "none"}).status_code == 422
-    lines = [line for line in read_lines(config) if line.get("trace_id") == "6" * 32]
+    until = time.monotonic() + 10  # the line of a request is written after its answer
+    while len(lines := [one for one in read_lines(config) if one.get("trace_id") == "6" * 32]) < 5:
+        if time.monotonic() > until:
+            break
+        time.sleep(0.1)
     assert [line["status"] for line in lines] == [200, 200, 202, 200, 422]
     assert [line["recommendation_id"] for line in lines[:2]] == [each["recommendation_id"] for each in made]
 
