@@ -57,6 +57,7 @@ BENCHMARKS = {
     "driver_memory": ("training.driver_memory", "Peak memory of the driver and the workers of each job."),
     "scale": ("scale.scale_run", "Results, time and memory of data, features and training by nodes and events."),
     "ablation": ("quality.ablation", "NDCG of the funnel without each source and each feature group."),
+    "weak_places": ("quality.weak_places", "Places of slates with a low score or unlike the history, by floor."),
     "cold_start": ("quality.cold_start", "New items in the first ten, and lists of users with few events."),
     "rankers": ("quality.rankers", "NDCG@10 and CPU time of trees, transformer and blend on the same requests."),
     "repeat_buying": ("quality.repeat_buying", "The next basket beside each user's own most frequent items."),

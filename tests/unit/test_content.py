@@ -62,6 +62,17 @@ def test_items_with_common_words_are_similar(shelf):
     assert cosine(content, *same) > 0.9 > cosine(content, *apart) + 0.5
 
 
+def test_a_small_towns_hotels_are_near_each_other_although_the_leading_directions_drop_it(rng):
+    town = np.concatenate([np.repeat(np.arange(40), 60), np.repeat(np.arange(40, 340), 4)])  # large and small ones
+    base = draw_snapshot(rng, len(town), tags=340)
+    priced = base.metadata.append_column("price", pa.array(rng.normal(size=len(town))))
+    hotels = dataclasses.replace(base, item_tags=Ragged.from_rows(town[:, None]), metadata=priced)
+    vectors = fit_content_vectors(hotels, 32, before=NOW, columns=["price"]).vectors
+    similar = vectors @ vectors.T
+    np.fill_diagonal(similar, -1)
+    assert (town[similar.argmax(axis=1)] == town)[town >= 40].mean() > 0.7
+
+
 def test_later_items_do_not_change_the_vectors_of_earlier_ones(shelf):
     cut = NOW - 100 * DAY_US
     late = np.flatnonzero(shelf.published >= cut)

@@ -34,10 +34,12 @@ def select_columns(
     constraints: Sequence[Any],
     weight: float,
     most: float,
+    floor: Any = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the columns (B, n), -1 where none is left, and whether the gap is broken there (B, n) bool.
 
     `utility` (B, K) is -inf where not allowed; `weight` is the penalty of a broken gap, counted `most` times at most.
+    `floor` is a `ScoreFloor` or None.
     """
     rows = len(utility)
     column, broken = np.full((rows, n), -1, np.int64), np.zeros((rows, n), bool)
@@ -48,12 +50,14 @@ def select_columns(
         else:
             shares, wanted, taste = one.shares, one.wanted, one.strength
     related, gap = (constraints[0].related, constraints[0].gap) if constraints else (ABSENT.astype(bool), 0)
-    settings = [taste, calibrated.ALPHA, calibrated.TINY, 10.0**calibrated.DECIMALS, dpp.LEAST, weight, most]
+    share, score, leading = (0.0, ABSENT, ABSENT) if floor is None else (floor.share, floor.score, floor.leading)
+    settings = [taste, calibrated.ALPHA, calibrated.TINY, 10.0**calibrated.DECIMALS, dpp.LEAST, weight, most, share]
     compiled.select_slates(
         np.ascontiguousarray(utility, np.float64),
         ABSENT if penalty is None else np.ascontiguousarray(penalty, np.float64),
         np.ascontiguousarray(kernel, np.float64), np.ascontiguousarray(strength, np.float64),
         np.ascontiguousarray(shares, np.float32), np.ascontiguousarray(wanted, np.float64),
-        np.ascontiguousarray(related, bool), column, broken, np.array(settings), gap,
+        np.ascontiguousarray(related, bool), column, broken, np.array(settings),
+        np.ascontiguousarray(score, np.float64), np.ascontiguousarray(leading, np.float64), gap,
     )  # fmt: skip
     return column, broken

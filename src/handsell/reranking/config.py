@@ -103,6 +103,13 @@ class RerankingConfig(Section):
     serendipity: float = Field(
         0.0, ge=0, le=1, description="weight of relevance · unpopularity · dissimilarity to the history"
     )
+    floor: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="least score of a position, relative to the best one left: the terms above choose only among such "
+        "candidates; 0: off, 1: order by score",
+    )
     same_creator_gap: int = Field(1, ge=0, description="least number of items between two of one creator; 0: off")
     category_window: int = Field(
         0, ge=0, le=30, description="positions in a row with at most category_most items of one tag; 0: off"

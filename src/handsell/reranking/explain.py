@@ -33,6 +33,7 @@ WITHOUT: dict[str, Callable[[LocalReranking], LocalReranking]] = {
     "calibration": _with_settings(calibration=0.0),
     "novelty": _with_settings(novelty=0.0),
     "serendipity": _with_settings(serendipity=0.0),
+    "floor": _with_settings(floor=0.0),
     "exploration": lambda stage: replace(
         _with_settings(exploration=ExplorationConfig(share=0.0))(stage), new_items=None
     ),

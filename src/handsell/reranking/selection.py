@@ -3,7 +3,8 @@
     value = utility + boost − cost of preferences − NOT_FINITE_PENALTY (no finite score) − penalty of broken constraints
 
 Constraints are relaxed in their order. None is relaxed while a remaining candidate satisfies it, and as few as possible
-are broken. Broken constraints are reported for every position.
+are broken. Broken constraints are reported for every position. A floor passes over candidates whose score is far below
+the best one left (docs/decisions/064).
 
 The loop runs over positions, not over requests. Without rules, a shorter slate is the beginning of a longer one. A
 request's slate does not depend on its batch.
@@ -30,6 +31,37 @@ RESERVED = 1e12  # penalty of a candidate that is pinned to a later position: ta
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreFloor:
+    """Least score of a position: `share` of the best score that is left among the candidates of least penalty."""
+
+    share: float  # in 0..1
+    score: np.ndarray  # (B, K) float64, compared with the floor; inf for candidates that may be below it
+    leading: np.ndarray  # (B, K) float64, the scores of which the best sets the floor; 0 for those that do not count
+
+    @classmethod
+    def of(cls, share: float, score: np.ndarray, boost: np.ndarray | None, ignored: np.ndarray | None) -> ScoreFloor:
+        """Return the floor for scores (B, K): a rule may raise items from below it with a boost (B, K).
+
+        Buried items, those that the user has ignored (B, K) times and scores that are not finite do not set the floor.
+        """
+        score = np.nan_to_num(score.astype(np.float64), nan=0, posinf=0, neginf=0)
+        leading = score
+        if ignored is not None:
+            leading = np.where(ignored > 0, 0, leading)
+        if boost is not None:
+            score, leading = np.where(boost > 0, np.inf, score), np.where(boost != 0, 0, leading)
+        return cls(share, score, leading)
+
+    def find_low(self, value: np.ndarray, penalty: np.ndarray | None) -> np.ndarray:
+        """Return (B, K) bool: candidates to pass over, given the values (B, K), -inf for those that are gone."""
+        compared = value != -np.inf
+        if penalty is not None:
+            compared &= penalty == np.where(compared, penalty, np.inf).min(axis=1, keepdims=True)
+        best = np.where(compared, self.leading, 0).max(axis=1, keepdims=True, initial=0)
+        return compared & (self.score < self.share * best)
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
     """B requests' K candidates, best first: of equal values the earlier is taken."""
 
@@ -39,6 +71,7 @@ class Pool:
     boost: np.ndarray | None = None  # (B, K) float, added to the utility; 1 = the whole span of relevance in a request
     pin: np.ndarray | None = None  # (B, n') int, column of the candidate that this position takes, -1: none
     drawn_only: np.ndarray | None = None  # (B, K) bool, shown only if exploration draws or a rule pins them
+    floor: ScoreFloor | None = None
 
 
 class Preference(Protocol):
@@ -90,7 +123,7 @@ def select(
     utility, base = _utility(pool), _base_penalty(pool)
     if exploration is None and pool.pin is None and pool.drawn_only is None and can_select(preferences, constraints):
         criteria = preferences, constraints, CONSTRAINT_PENALTY, MAX_BREAKS - 1
-        column, often = select_columns(utility, base, n, *criteria)
+        column, often = select_columns(utility, base, n, *criteria, pool.floor)
         return replace(_empty_selection(rows, n), column=column, broken=often.astype(np.uint32))
     out = _empty_selection(rows, n)
     pins = frozenset() if pool.pin is None else frozenset(np.flatnonzero((pool.pin != NONE).any(axis=0)).tolist())
@@ -100,6 +133,8 @@ def select(
         for preference in preferences:
             if (cost := preference.cost) is not None:
                 value = value - cost
+        if pool.floor is not None:
+            value = np.where(pool.floor.find_low(value, penalty), -np.inf, value)
         if penalty is not None:
             value = value - penalty
         pick, pinned = value.argmax(axis=1), _find_pinned(pool.pin, position, utility) if position in pins else None

@@ -24,7 +24,7 @@ from handsell.reranking.mmr import MarginalRelevance, scale_scores
 from handsell.reranking.new_items import NewItems
 from handsell.reranking.reasons import CODE, Evidence, choose_reasons, find_liked_weight
 from handsell.reranking.rules.live_rules import LiveRules
-from handsell.reranking.selection import Constraint, Pool, Preference, select
+from handsell.reranking.selection import Constraint, Pool, Preference, ScoreFloor, select
 from handsell.reranking.similarity import build_tag_vectors, compute_cosines, gather_creators, match_creators
 from handsell.reranking.spacing import CREATOR_GAP, CategoryWindow, ItemGap
 from handsell.reranking.thompson import ThompsonChoice
@@ -122,6 +122,8 @@ class LocalReranking:
         ignored = count_ignored_impressions(requests, candidates.item) if self.settings.fatigue.weight else None
         if ignored is not None:
             pool = replace(pool, utility=pool.utility - compute_cost(ignored, self.settings.fatigue.weight))
+        if share := self.settings.floor:
+            pool = replace(pool, floor=ScoreFloor.of(share, candidates.score, pool.boost, ignored))
         preferences = self._preferences(requests, similar, diversity, n)
         chosen = select(
             pool, n, preferences, constraints, self._exploration(requests, candidates.item, scores, ignored, n)

@@ -1,10 +1,11 @@
 """Content vectors of items: creators, tags, words and numeric columns; no interactions.
 
 Tags, words and numeric columns are weighted by inverse document frequency and reduced by a truncated SVD
-[deerwester1990]. Creators, which a few singular directions do not represent well, get random unit vectors
-[johnson1984]. Dictionaries, frequencies and scales are learned from items published before the cut-off; every item of
-the catalog gets a vector, and items that come later get one of the same model. A sentence model, if configured,
-replaces the words.
+[deerwester1990]. It drops what few items have, such as a small town: a quarter of the dimensions is therefore a random
+projection of what it leaves (docs/decisions/064). Creators, which a few singular directions do not represent well,
+either, get random unit vectors [johnson1984]. Dictionaries, frequencies and scales are learned from items published
+before the cut-off; every item of the catalog gets a vector, and items that come later get one of the same model. A
+sentence model, if configured, replaces the words.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from handsell.retrieval.content.content_model import ContentModel, load_sentence
 from handsell.retrieval.content.content_rows import ContentRows
 
 SVD_ROWS = 50_000  # items on which the reduction is fitted
+REST_SHARE = 0.25  # share of the reduced dimensions for what the singular directions leave
 SENTENCES = 10_000  # items on which the reduction of sentence vectors is fitted
 SENTENCE_SHARE = 0.25  # share of the dimensions for sentence vectors
 
@@ -108,7 +110,7 @@ def _compute_idf(counts: sparse.csr_matrix, learn: np.ndarray) -> np.ndarray:
 def _fit_reduction(
     model: ContentModel, matrix: sparse.csr_matrix, learn: np.ndarray, rng: np.random.Generator
 ) -> ContentModel:
-    """Return the model with the leading singular directions of a sample of the rows in `learn`."""
+    """Return the model with the leading singular directions of a sample of the rows in `learn`, and random others."""
     from sklearn.decomposition import TruncatedSVD  # slow to import; only fitting needs it
 
     sample = learn if len(learn) <= SVD_ROWS else np.sort(rng.choice(learn, SVD_ROWS, replace=False))
@@ -117,9 +119,21 @@ def _fit_reduction(
     if len(used) <= model.size:  # nothing to reduce
         return model.with_reduction(used, None)
     rows = rows[:, used]
-    rank = min(model.size, *(n - 1 for n in rows.shape))
+    others = int(REST_SHARE * model.size)
+    rank = min(model.size - others, *(n - 1 for n in rows.shape))
     if rank < 1:
         return model.with_reduction(used, np.zeros((0, len(used)), np.float32))
     with threadpool_limits(1):
         svd = TruncatedSVD(rank, random_state=int(rng.integers(2**31)), n_iter=3).fit(rows)
-    return model.with_reduction(used, svd.components_.astype(np.float32))
+    leading = svd.components_.astype(np.float32)
+    return model.with_reduction(used, np.vstack([leading, _draw_others(leading, others, rng)]))
+
+
+def _draw_others(leading: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Return directions (size, U) that are orthogonal to the leading ones (R, U), random otherwise [johnson1984].
+
+    An attribute that the leading directions do not represent has about the length 1 in them; two such attributes have
+    a cosine of about 0 ± size ** -0.5.
+    """
+    drawn = rng.choice(np.array([-1, 1], np.float32), (size, leading.shape[1])) / np.float32(np.sqrt(max(size, 1)))
+    return drawn - (drawn @ leading.T) @ leading

@@ -146,9 +146,12 @@ class NaiveFunnel:
                 gain = (1 - settings.calibration) * gain - settings.calibration * divergence
                 return not repeats_creator, round(gain, 6)
 
-            taken = max(left, key=value)  # the first of equals
+            apart = [one for one in left if value(one)[0]] or left
+            floor = settings.floor * max(score for _, score in apart)
+            usable = [one for one in apart if one[1] >= floor]
+            taken = max(usable, key=value)  # the first of equals
             best = value(taken)
-            for candidate in left if len(slate) < len(preferred) else ():
+            for candidate in usable if len(slate) < len(preferred) else ():
                 if candidate[0] == preferred[len(slate)] and value(candidate) >= (best[0], best[1] - TIE):
                     taken = candidate
             left.remove(taken)

@@ -1,11 +1,11 @@
-/* The greedy selection of a slate with its usual criteria: diversity, taste and a gap between related items. */
+/* The greedy selection of a slate with its usual criteria: diversity, taste, a gap between related items and a floor. */
 #include "kernels.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* Numbers of the criteria, in this order. */
-enum { TASTE, ALPHA, TINY, ROUND, LEAST, BREAK, MOST_BREAKS, SETTINGS };
+enum { TASTE, ALPHA, TINY, ROUND, LEAST, BREAK, MOST_BREAKS, SHARE, SETTINGS };
 
 typedef struct {
     Py_ssize_t width, tags, n, gap;
@@ -17,9 +17,10 @@ typedef struct {
     const float *shares;     /* (K, U) or NULL */
     const double *wanted;    /* (U,) */
     const char *related;     /* (K, K) or NULL */
+    const double *score, *leading; /* (K,) or NULL, of the floor */
     double *left, *factor;   /* (K,), (n, K) */
     double *sum, *smooth, *log_base; /* (U,) */
-    double *value, *near;    /* (K,) */
+    double *value, *near, *cost; /* (K,), the last is the penalty at this position */
     char *gone, *tagged;     /* (K,) */
     double least, total;     /* of the wanted mix */
     Py_ssize_t count;        /* chosen items with tags */
@@ -81,6 +82,17 @@ static void add_chosen(Row *row, Py_ssize_t position, Py_ssize_t pick) {
     }
 }
 
+/* Pass over the candidates whose score is below a share of the best one left, among those of least penalty. */
+static void pass_over_low(Row *row) {
+    double least = INFINITY, best = 0.0;
+    for (Py_ssize_t k = 0; k < row->width; k++)
+        if (row->value[k] != -INFINITY && row->cost[k] < least) least = row->cost[k];
+    for (Py_ssize_t k = 0; k < row->width; k++)
+        if (row->value[k] != -INFINITY && row->cost[k] == least && row->leading[k] > best) best = row->leading[k];
+    for (Py_ssize_t k = 0; k < row->width; k++)
+        if (row->cost[k] == least && row->score[k] < row->set[SHARE] * best) row->value[k] = -INFINITY;
+}
+
 /* Choose the columns of one slate; the positions after the last allowed candidate stay as they are. */
 static void select_slate(Row *row, int64_t *column, char *broken) {
     begin_row(row);
@@ -93,10 +105,14 @@ static void select_slate(Row *row, int64_t *column, char *broken) {
         if (row->shares) subtract_taste(row);
         for (Py_ssize_t p = position > row->gap ? position - row->gap : 0; row->related && p < position; p++)
             for (Py_ssize_t k = 0; k < row->width; k++) row->near[k] += row->related[column[p] * row->width + k] != 0;
-        Py_ssize_t pick = 0;
         for (Py_ssize_t k = 0; k < row->width; k++) {
             double often = row->near[k] < row->set[MOST_BREAKS] ? row->near[k] : row->set[MOST_BREAKS];
-            row->value[k] -= (row->penalty ? row->penalty[k] : 0.0) + row->set[BREAK] * often;
+            row->cost[k] = (row->penalty ? row->penalty[k] : 0.0) + row->set[BREAK] * often;
+        }
+        if (row->score) pass_over_low(row);
+        Py_ssize_t pick = 0;
+        for (Py_ssize_t k = 0; k < row->width; k++) {
+            row->value[k] -= row->cost[k];
             if (row->value[k] > row->value[pick]) pick = k;
         }
         if (row->gone[pick] || !isfinite(row->utility[pick])) return;
@@ -106,23 +122,25 @@ static void select_slate(Row *row, int64_t *column, char *broken) {
 }
 
 /* select_slates(utility (B, K) f64, penalty (B, K) f64, kernel (B, K, K) f64, strength (B,) f64, shares (B, K, U) f32,
- *               wanted (B, U) f64, related (B, K, K) bool, column (B, n) i64, broken (B, n) bool, settings f64, gap)
- * penalty, kernel, shares and related may be empty: no such criterion. */
+ *               wanted (B, U) f64, related (B, K, K) bool, column (B, n) i64, broken (B, n) bool, settings f64,
+ *               score (B, K) f64, leading (B, K) f64, gap)
+ * penalty, kernel, shares, related, and score with leading may be empty: no such criterion. */
 PyObject *select_slates(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    Py_buffer v[10];
-    if (expect(count == 11, "11 arguments") < 0) return NULL;
-    Py_ssize_t gap = PyLong_AsSsize_t(args[10]);
-    if (PyErr_Occurred() || read_arrays(args, "ddddfd?LQd", v) < 0) return NULL;
+    Py_buffer v[12];
+    if (expect(count == 13, "13 arguments") < 0) return NULL;
+    Py_ssize_t gap = PyLong_AsSsize_t(args[12]);
+    if (PyErr_Occurred() || read_arrays(args, "ddddfd?LQddd", v) < 0) return NULL;
     Py_ssize_t rows = length(&v[3]), width = rows ? length(&v[0]) / rows : 0, n = rows ? length(&v[7]) / rows : 0;
     Py_ssize_t tags = rows ? length(&v[5]) / rows : 0, square = rows * width * width;
     int good = length(&v[0]) == rows * width && length(&v[7]) == length(&v[8]) && length(&v[9]) == SETTINGS && gap >= 0 &&
+               (!length(&v[10]) || length(&v[10]) == rows * width) && length(&v[10]) == length(&v[11]) &&
                (!length(&v[1]) || length(&v[1]) == rows * width) && (!length(&v[2]) || length(&v[2]) == square) &&
                (!length(&v[4]) || length(&v[4]) == rows * width * tags) && (!length(&v[6]) || length(&v[6]) == square);
-    double *space = good ? calloc((size_t)(width * (n + 3) + 3 * tags + width), sizeof(double)) : NULL;
+    double *space = good ? calloc((size_t)(width * (n + 4) + 3 * tags + width), sizeof(double)) : NULL;
     Row row = {.width = width, .tags = tags, .n = n, .gap = gap, .set = v[9].buf};
     if (space) {
         row.left = space, row.value = row.left + width, row.near = row.value + width;
-        row.sum = row.near + width, row.smooth = row.sum + tags, row.log_base = row.smooth + tags;
+        row.cost = row.near + width, row.sum = row.cost + width, row.smooth = row.sum + tags, row.log_base = row.smooth + tags;
         row.factor = row.log_base + tags;
         row.gone = (char *)(row.factor + n * width), row.tagged = row.gone + width;
         Py_BEGIN_ALLOW_THREADS
@@ -134,12 +152,14 @@ PyObject *select_slates(PyObject *module, PyObject *const *args, Py_ssize_t coun
             row.shares = length(&v[4]) ? (const float *)v[4].buf + b * width * tags : NULL;
             row.wanted = (const double *)v[5].buf + b * tags;
             row.related = length(&v[6]) ? (const char *)v[6].buf + b * width * width : NULL;
+            row.score = length(&v[10]) ? (const double *)v[10].buf + b * width : NULL;
+            row.leading = row.score ? (const double *)v[11].buf + b * width : NULL;
             select_slate(&row, (int64_t *)v[7].buf + b * n, (char *)v[8].buf + b * n);
         }
         Py_END_ALLOW_THREADS
         free(space);
     }
-    release_arrays(v, 10);
+    release_arrays(v, 12);
     if (good && !space) return PyErr_NoMemory();
     return expect(good, "criteria of each candidate") < 0 ? NULL : Py_NewRef(Py_None);
 }

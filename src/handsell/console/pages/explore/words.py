@@ -56,6 +56,7 @@ MOVES = {
     "calibration": "The mix of topics is kept like that of the history",
     "novelty": "Lesser-known items come forward",
     "serendipity": "Surprising but fitting items come forward",
+    "floor": "Items that fit far less than others that are left do not come forward",
     "exploration": "Chance: some places go to items to learn about",
     "fatigue": "Items that were shown and ignored step back",
     "business_rules": "Business rules",
