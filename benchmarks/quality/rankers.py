@@ -56,7 +56,7 @@ from handsell.jobs.train.requests import grade_outcome, list_chunks, load_reques
 from handsell.jobs.train.retrievers import fit_retrievers
 from handsell.jobs.tuning.source_selection import select_sources
 from handsell.ranking.ranker_files import load_ranker
-from handsell.ranking.stage import LocalRanking
+from handsell.ranking.stage import LocalRanking, best_first
 
 CONFIGS = Path(__file__).parents[2] / "deployments" / "configs"
 OWN_CONFIGS = {"world": ("world.toml", None), "beauty": ("sequences.toml", "amazon-beauty")}  # config, folder of data
@@ -198,6 +198,17 @@ def build_stages(prepared: PreparedSet, rankers: dict[str, Ranker]) -> dict[str,
     return {name: LocalRanking(ranker, snapshot, values, prepared.config) for name, ranker in rankers.items()}
 
 
+def order_candidates(stages: dict[str, LocalRanking], requests: Requests, found: Candidates) -> dict[str, np.ndarray]:
+    """Return the first items (B, TOP) of each order, as the ranking stage has them; features are computed once."""
+    x, lists = stages[MODELS[-1]].read_rows(requests, found)  # with the history, which the trees do not read
+    orders = {"fused order": found.item[:, :TOP]}
+    for name, stage in stages.items():
+        raw = stage.score_rows(x, lists, stage.look_first(x, lists.real, TOP))
+        raw = np.where(stage.ranks(requests)[:, None], raw, found.fused)
+        orders[name] = found.reorder(best_first(raw, np.isfinite(raw) & lists.real, lists.real, TOP)).item
+    return orders
+
+
 def compare_rankers(prepared: PreparedSet, rankers: dict[str, Ranker]) -> list[dict[str, Any]]:
     """Build a row per order: its NDCG@10, and the difference to that of the trees."""
     stages = build_stages(prepared, rankers)
@@ -205,10 +216,7 @@ def compare_rankers(prepared: PreparedSet, rankers: dict[str, Ranker]) -> list[d
     users = []
     for requests, relevant, found in read_test(prepared):
         users.append(requests.user)
-        orders = {"fused order": found.item[:, :TOP]}
-        for name, stage in stages.items():
-            orders[name] = run_local(stage.rank(requests, found, TOP)).item[:, :TOP]
-        for name, items in orders.items():
+        for name, items in order_candidates(stages, requests, found).items():
             scores[name].append(ndcg(gains(items, relevant), relevant, TOP))
     every = {name: np.concatenate(parts) for name, parts in scores.items()}
     user = np.concatenate(users)
