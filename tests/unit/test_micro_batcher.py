@@ -54,6 +54,21 @@ async def test_what_arrives_in_one_turn_of_the_loop_shares_a_batch_though_slots_
     assert stages.batches == [[0, 1, 2, 3], [4, 5]]
 
 
+async def test_after_a_shared_batch_queries_of_the_next_turns_share_one_and_a_single_one_ends_that():
+    stages = Stages()
+    stages.gate.set()
+    batcher = MicroBatcher(stages.run, size=4, in_flight=3)
+    await asyncio.gather(*map(batcher.submit, range(2)))
+    tasks = [asyncio.create_task(batcher.submit(2))]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    tasks.append(asyncio.create_task(batcher.submit(3)))
+    await asyncio.gather(*tasks)
+    await batcher.submit(4)
+    await asyncio.gather(*await asked(batcher, [5, 6]))
+    assert stages.batches == [[0, 1], [2, 3], [4], [5], [6]]
+
+
 async def test_a_full_turn_is_not_refused_and_more_than_may_wait_beside_it_is():
     stages = Stages()
     batcher = MicroBatcher(stages.run, size=2, in_flight=1)

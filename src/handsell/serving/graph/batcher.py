@@ -17,14 +17,15 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 
 WAITING_BATCHES = 8  # most full batches that may wait
+QUIET_TURNS = 4  # of the event loop, after which a batch is cut: a request that has been read takes three to arrive
 RECENT = 15  # batches by whose median duration waits are estimated: a few that a hanging stage held do not count
 
 
 class MicroBatcher(Generic[Q, A]):
     """Queries that arrive while `in_flight` batches are running share the next one, up to `size`.
 
-    A batch is cut in the event loop's next turn, so that queries that are read in one turn share it, too. Where the
-    batches keep the loop busy themselves, as with stages in this process, these are all that arrived meanwhile.
+    A batch is cut in the event loop's next turn, or where queries come together, after the turns that bring more of
+    them. So what arrives while a batch keeps the loop busy, as with stages in this process, shares the next one.
 
     `run(queries)` returns one answer per query, None for those that have been answered early or handed over; its
     exception reaches every other caller of the batch. Only queries of one `kind` share a batch. A query that would wait
@@ -45,6 +46,7 @@ class MicroBatcher(Generic[Q, A]):
         self._running: dict[int, asyncio.Future[A]] = {}  # by the identity of the query
         self._handed_over: set[asyncio.Future[A]] = set()
         self._is_starting = False  # a batch that has a slot and is not cut yet
+        self._shared = 1  # queries of the latest batch
         self._batches: set[asyncio.Task] = set()
         self._durations = deque([0.0] * RECENT, RECENT)  # the first batches of a gateway, which connect, do not count
         self._batch_s = 0.0  # their median
@@ -107,14 +109,26 @@ class MicroBatcher(Generic[Q, A]):
 
     async def _cut_batch(self) -> None:
         """Run a batch of the queries that wait now, in the slot that has been taken for it."""
-        self._is_starting = False
         try:
+            try:
+                await self._wait_for_company()
+            finally:
+                self._is_starting = False
             if batch := self._next():
+                self._shared = len(batch)
                 self._start()  # others that wait, if there is another slot
                 await self._run_batch(batch)
         finally:
             self._free += 1
             self._start()
+
+    async def _wait_for_company(self) -> None:
+        """Let the loop turn while that brings more queries, if there are several, or the latest batch had several."""
+        quiet = 0 if max(self._shared, len(self._waiting)) > 1 else QUIET_TURNS
+        while quiet < QUIET_TURNS and len(self._waiting) < self._size:
+            before = len(self._waiting)
+            await asyncio.sleep(0)
+            quiet = 0 if len(self._waiting) > before else quiet + 1
 
     async def _run_batch(self, batch: list[tuple[Q, asyncio.Future[A]]]) -> None:
         started = asyncio.get_running_loop().time()
