@@ -192,10 +192,12 @@ async def test_requests_in_a_bundle_that_is_dropped_get_its_answers(world, state
         start_canary(states, world, other, share=1.0)
         await settle(watcher)
         store.may_answer.clear()
-        bodies = [{"user_id": f"u{number}", "count": 3} for number in range(6)]
+        running = service.config.serving.micro_batch * service.config.serving.in_flight  # at most
+        bodies = [{"user_id": f"u{number}", "count": 3} for number in range(running + 3)]
         asked = [asyncio.create_task(client.post("/v1/recommendations", json=body)) for body in bodies]
-        while len(service.find_bundle(other)._slates) < len(bodies) - service.config.serving.in_flight:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(30):
+            while len(service.find_bundle(other)._slates) < len(bodies) - running:
+                await asyncio.sleep(0.01)
         states.end_canary("rolled_back", "errors")
         await settle(watcher)
         assert service.find_bundle(other) is None
