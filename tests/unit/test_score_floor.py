@@ -76,6 +76,15 @@ def test_a_constraint_holds_and_the_floor_is_that_of_the_candidates_that_keep_it
     assert found.column.tolist() == [[0, 2, 1, 3]] and not found.broken.any()
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("score", [[0.5, -0.2, -0.9], [-0.1, -0.2, -0.9], [0.5, 0.0, 0.0], [-1.0, -np.inf, -3.0]])
+def test_scores_that_are_not_positive_shorten_no_slate(monkeypatch, score, compiled):
+    if not compiled:
+        monkeypatch.setattr(compiled_selection, "compiled", None)
+    utility = np.nan_to_num([score], neginf=-9)
+    assert sorted(select(with_floor(utility, 0.5, [score]), 3).column[0]) == [0, 1, 2]
+
+
 def test_a_rule_may_raise_an_item_from_below_the_floor():
     score = [[0.9, 0.8, 0.01]]
     boost = np.array([[0, 0, 1.0]])
@@ -102,6 +111,7 @@ def test_the_compiled_selection_has_the_same_floor(rng, monkeypatch, share):
     kernel = build_kernel(vectors @ vectors.transpose(0, 2, 1), related)
     score = rng.random((rows, width)) ** 4
     score[0], score[1, 3:] = 0, np.nan
+    score[2], score[3, 5:] = -score[2], -score[3, 5:]
     boost = np.where(rng.random((rows, width)) < 0.1, rng.normal(size=(rows, width)), 0)
     utility, allowed, finite = rng.random((rows, width)), rng.random((rows, width)) < 0.8, np.isfinite(score)
 

@@ -32,7 +32,11 @@ RESERVED = 1e12  # penalty of a candidate that is pinned to a later position: ta
 
 @dataclass(frozen=True, slots=True)
 class ScoreFloor:
-    """Least score of a position: `share` of the best score that is left among the candidates of least penalty."""
+    """Least score of a position: `share` of the best score that is left among the candidates of least penalty.
+
+    There is none where the best score is not positive, as a ranker of another package may return it: no share of it
+    means anything.
+    """
 
     share: float  # in 0..1
     score: np.ndarray  # (B, K) float64, compared with the floor; inf for candidates that may be below it
@@ -58,7 +62,7 @@ class ScoreFloor:
         if penalty is not None:
             compared &= penalty == np.where(compared, penalty, np.inf).min(axis=1, keepdims=True)
         best = np.where(compared, self.leading, 0).max(axis=1, keepdims=True, initial=0)
-        return compared & (self.score < self.share * best)
+        return compared & (best > 0) & (self.score < self.share * best)
 
 
 @dataclass(frozen=True, slots=True)

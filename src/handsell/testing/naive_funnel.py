@@ -147,8 +147,8 @@ class NaiveFunnel:
                 return not repeats_creator, round(gain, 6)
 
             apart = [one for one in left if value(one)[0]] or left
-            floor = settings.floor * max(score for _, score in apart)
-            usable = [one for one in apart if one[1] >= floor]
+            most = max(score for _, score in apart)
+            usable = [one for one in apart if most <= 0 or one[1] >= settings.floor * most]
             taken = max(usable, key=value)  # the first of equals
             best = value(taken)
             for candidate in usable if len(slate) < len(preferred) else ():

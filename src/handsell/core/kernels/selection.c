@@ -89,7 +89,7 @@ static void pass_over_low(Row *row) {
         if (row->value[k] != -INFINITY && row->cost[k] < least) least = row->cost[k];
     for (Py_ssize_t k = 0; k < row->width; k++)
         if (row->value[k] != -INFINITY && row->cost[k] == least && row->leading[k] > best) best = row->leading[k];
-    for (Py_ssize_t k = 0; k < row->width; k++)
+    for (Py_ssize_t k = 0; best > 0.0 && k < row->width; k++)
         if (row->cost[k] == least && row->score[k] < row->set[SHARE] * best) row->value[k] = -INFINITY;
 }
 

@@ -24,10 +24,10 @@ class FinishedProcess:
 
 
 def can_copy() -> bool:
-    """Return whether this process may be copied: a copy has none of its threads.
+    """Return whether this process may be copied: of its threads, a copy has only the one that made it.
 
-    Those of Python, as a connected Ray has some, would be missing. OpenMP, where it may have had several, would wait
-    for them for ever.
+    So no other thread of Python may run, as with a connected Ray, and OpenMP must have been limited to one: in the copy
+    it would wait for its other threads for ever.
     """
     one_thread = threading.active_count() == 1 and os.environ.get("OMP_NUM_THREADS") == "1"
     return sys.platform == "linux" and one_thread
