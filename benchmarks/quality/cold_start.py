@@ -15,10 +15,7 @@ are paired, and intervals resample users.
 
 from __future__ import annotations
 
-import argparse
 import os
-import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,20 +26,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.quality.ablation import limit_requests
 from benchmarks.quality.cold_items import ScoredWindow, count_hits, count_losses, price_factors, price_margins
-from benchmarks.quality.in_process import (
-    keep_in_process,
-    load_stages_in_time,
-    prepare_features,
-    run_in_process,
-    start_run,
-)
+from benchmarks.quality.in_process import build_parser, load_stages_in_time, measure_holdout
 from benchmarks.report import write_report
 from handsell.bundles.stages import Stages
 from handsell.catalog.snapshot import Snapshot
-from handsell.config import load_config
-from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.intervals import compare, estimate_means
@@ -62,27 +50,12 @@ COLD_RECALL = f"cold_item_recall@{TOP}"
 
 
 def main() -> None:
-    about = (__doc__ or "").split("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks cold_start", description=about)
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="TOML file of the deployment")
-    parser.add_argument("--data", type=Path, default=None, help="folder of the source data; overrides data.path")
-    parser.add_argument("--requests", type=int, default=None, help="at most, per window (default: split.max_requests)")
+    parser = build_parser("cold_start", __doc__)
     parser.add_argument(
         "--without", nargs="+", default=[], metavar="FEATURE", help="compare with a ranker without them"
     )
-    parser.add_argument("--json", type=Path, default=None, help="output file")
     options = parser.parse_args()
-    if options.data is not None:
-        os.environ["HANDSELL_DATA"] = str(options.data.expanduser().absolute())
-    try:
-        config = keep_in_process(limit_requests(load_config(options.config), options.requests))
-        with run_in_process(config):
-            prepare_features(config)
-            run = train.fit_holdout(start_run(config, config.state / "cold_start"))
-            measure(run, options.without, options.json)
-            shutil.rmtree(run.folder)
-    except HandsellError as error:
-        sys.exit(f"error: {error}")
+    measure_holdout(options, "cold_start", lambda run: measure(run, options.without, options.json))
 
 
 def measure(run: TrainingRun, without: Sequence[str], path: Path | None) -> None:

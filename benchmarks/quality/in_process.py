@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import shutil
+import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -10,10 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.quality.ablation import limit_requests
 from handsell.bundles.stages import Stages, load_stages
 from handsell.catalog.snapshot import Snapshot
 from handsell.catalog.vocabulary import Vocabulary
-from handsell.config import Config
+from handsell.config import Config, load_config
+from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.features.item import DailyValues, ItemDays, list_item_columns, select_item_columns
@@ -27,6 +33,34 @@ from handsell.jobs.train import train, windows
 from handsell.jobs.train.training_run import TrainingRun
 
 MOST_EVENTS = 10**9
+
+
+def build_parser(command: str, about: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a command that measures the holdout model of a deployment; `about` is its docstring."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {command}", description=(about or "").split("\n")[0])
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="TOML file of the deployment")
+    parser.add_argument("--data", type=Path, default=None, help="folder of the source data; overrides data.path")
+    parser.add_argument("--requests", type=int, default=None, help="at most, per window (default: split.max_requests)")
+    parser.add_argument("--json", type=Path, default=None, help="output file")
+    return parser
+
+
+def measure_holdout(options: argparse.Namespace, folder: str, measure: Callable[[TrainingRun], None]) -> None:
+    """Fit the holdout model in a folder of the deployment's state, measure it, and remove the folder.
+
+    `options` are those of `build_parser`. An error of handsell ends the process with its message.
+    """
+    if options.data is not None:
+        os.environ["HANDSELL_DATA"] = str(options.data.expanduser().absolute())
+    try:
+        config = keep_in_process(limit_requests(load_config(options.config), options.requests))
+        with run_in_process(config):
+            prepare_features(config)
+            run = train.fit_holdout(start_run(config, config.state / folder))
+            measure(run)
+            shutil.rmtree(run.folder)
+    except HandsellError as error:
+        sys.exit(f"error: {error}")
 
 
 def keep_in_process(config: Config) -> Config:

@@ -11,10 +11,7 @@ chosen on the validation window; the test window has only the slates without a f
 
 from __future__ import annotations
 
-import argparse
 import os
-import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,25 +21,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported
 
 import numpy as np
 
-from benchmarks.quality.ablation import limit_requests
-from benchmarks.quality.in_process import (
-    keep_in_process,
-    load_stages_in_time,
-    prepare_features,
-    run_in_process,
-    start_run,
-)
+from benchmarks.quality.in_process import build_parser, load_stages_in_time, measure_holdout
 from benchmarks.report import write_report
 from handsell.bundles.stages import Stages
-from handsell.config import Config, load_config
+from handsell.config import Config
 from handsell.core.batches import NONE
-from handsell.core.errors import HandsellError
 from handsell.core.funnel import run_local
 from handsell.evaluation.intervals import compare
 from handsell.evaluation.list_metrics import intra_list_diversity, item_weights
 from handsell.evaluation.metrics import gains, mean_known, ndcg, recall
 from handsell.evaluation.replay_scores import TOP, cut_or_pad
-from handsell.jobs.train import train
 from handsell.jobs.train.requests import EvaluationRequests, load_evaluation_requests
 from handsell.jobs.train.training_run import TrainingRun
 from handsell.jobs.tuning.strength_selection import choose_strength
@@ -57,30 +45,15 @@ Lists = dict[str, tuple[np.ndarray, np.ndarray]]  # name → items (B, 10) and s
 
 
 def main() -> None:
-    about = (__doc__ or "").split("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks weak_places", description=about)
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="TOML file of the deployment")
-    parser.add_argument("--data", type=Path, default=None, help="folder of the source data; overrides data.path")
-    parser.add_argument("--requests", type=int, default=None, help="at most, per window (default: split.max_requests)")
-    parser.add_argument("--json", type=Path, default=None, help="output file")
+    parser = build_parser("weak_places", __doc__)
     options = parser.parse_args()
-    if options.data is not None:
-        os.environ["HANDSELL_DATA"] = str(options.data.expanduser().absolute())
-    try:
-        config = keep_in_process(limit_requests(load_config(options.config), options.requests))
-        with run_in_process(config):
-            prepare_features(config)
-            run = train.fit_holdout(start_run(config, config.state / "weak_places"))
-            measure(run, options.json)
-            shutil.rmtree(run.folder)
-    except HandsellError as error:
-        sys.exit(f"error: {error}")
+    measure_holdout(options, "weak_places", lambda run: measure(run, options.json))
 
 
 def measure(run: TrainingRun, path: Path | None) -> None:
     """Compare floors on the validation window, and that of the config with none on the test window."""
     stages = load_stages_in_time(run)
-    chosen = {floor: set_floor(run, floor) for floor in {*FLOORS, run.config.reranking.floor}}
+    chosen = {floor: set_floor(run, floor) for floor in sorted({*FLOORS, run.config.reranking.floor})}
     validation = Window.load(run, stages, "validation").measure(list(chosen.values()))
     test = Window.load(run, stages, "test").measure([chosen[0.0], chosen[run.config.reranking.floor]])
     about = {"config": run.config.name, "floor": run.config.reranking.floor}
