@@ -42,6 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/kube/" in item.nodeid:
             item.add_marker(pytest.mark.kube)
+            item.add_marker(pytest.mark.timeout(0))  # they wait for pods, each wait with a limit of its own
             if missing:
                 item.add_marker(pytest.mark.skip(reason=f"needs a cluster: {missing} is missing"))
 
