@@ -173,5 +173,5 @@ def summarize(result: dict[str, Any]) -> str:
     return (
         f"{result['sent']} sent, {result['ok']} answered ({rate:.0f}/s), {result['degraded']} degraded, "
         f"{result['refused_count']} refused {summarize_refusals(result)}, {result['errors_count']} broken "
-        f"{result['errors'][:3]}, p50 {result['p50_ms']} ms, p99 {result['p99_ms']} ms"
+        f"{result['errors'][:3]}, {result['resent']} sent again, p50 {result['p50_ms']} ms, p99 {result['p99_ms']} ms"
     )

@@ -3,8 +3,10 @@
     python load.py --url http://handsell.handsell --seconds 60 --connections 8 --users 1000 [--events 0.2]
 
 Reads the API key from $API_KEY. The name is looked up once, as by clients with a cache: the cluster's DNS is not
-tested. A connection is opened again after every 50 requests, as load balancers do, and after an error. `--events`:
-share of requests that post an event; those that were acknowledged are listed.
+tested. A connection is opened again after every 50 requests, as load balancers do, and after an error. A request that
+could not be sent since the server had closed the connection after the answer before is sent again on a new one, as
+clients do, and counted in `resent`. `--events`: share of requests that post an event; those that were acknowledged are
+listed.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ class Client(threading.Thread):
         self.errors: list[tuple[float, str]] = []
         self.refusals: list[tuple[float, int, str]] = []
         self.acknowledged: list[str] = []
+        self.resent = 0
 
     def run(self) -> None:
         connection, used = None, 0
@@ -66,7 +69,7 @@ class Client(threading.Thread):
             path, body = "/v1/events", json.dumps({"events": [one]})
         else:
             path, body = "/v1/recommendations", json.dumps({"user_id": user, "count": 10})
-        connection.request("POST", path, body, self.headers)
+        self.send(connection, path, body)
         response = connection.getresponse()
         text = response.read()
         took = time.monotonic() - now
@@ -76,6 +79,17 @@ class Client(threading.Thread):
             self.acknowledged.append(event)
         degraded = response.status == 200 and bool(json.loads(text).get("degraded"))
         self.answers.append((now - self.begun, took, response.status, degraded))
+
+    def send(self, connection: http.client.HTTPConnection, path: str, body: str) -> None:
+        is_open = connection.sock is not None
+        try:
+            connection.request("POST", path, body, self.headers)
+        except (BrokenPipeError, ConnectionResetError):
+            if not is_open:
+                raise
+            connection.close()
+            self.resent += 1
+            connection.request("POST", path, body, self.headers)
 
 
 def look_up(host: str, port: int) -> tuple[str, int]:
@@ -105,6 +119,7 @@ def summarize(clients: list[Client]) -> dict:
         "refused_count": len(refused),
         "errors": errors[:50],
         "errors_count": len(errors),
+        "resent": sum(client.resent for client in clients),
         "p50_ms": round(1e3 * times[len(times) // 2], 1) if times else None,
         "p99_ms": round(1e3 * times[int(len(times) * 0.99)], 1) if times else None,
         "per_second": per_second,
