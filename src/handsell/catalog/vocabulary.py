@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 from zlib import crc32
@@ -41,6 +41,7 @@ class Vocabulary:
     texts: pa.StringArray | pa.LargeStringArray  # (N,) by number
     hashes: np.ndarray  # (N,) uint32 ascending
     order: np.ndarray  # (N,) int32 number of each hash
+    _arrays: tuple[np.ndarray, ...] | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, ids: Iterable[str]) -> Vocabulary:
@@ -80,12 +81,19 @@ class Vocabulary:
 
     def _number_compiled(self, ids: Sequence[str], found: np.ndarray) -> bool:
         """Write the numbers to `found` (M,); return False for ids that are no valid text, or beyond 2 GiB of texts."""
-        buffers = self._find_buffers()
-        return buffers is not None and compiled.number_texts(
-            ids if isinstance(ids, list) else list(ids), REMAINDERS,
-            np.ascontiguousarray(self.hashes, np.uint32).view(np.int32), np.ascontiguousarray(self.order, np.int32),
-            *buffers, found,
-        )  # fmt: skip
+        arrays = self.find_arrays()
+        return arrays is not None and compiled.number_texts(ids if isinstance(ids, list) else list(ids), *arrays, found)
+
+    def find_arrays(self) -> tuple[np.ndarray, ...] | None:
+        """Return what kernels look ids up in (texts.h): five arrays; None beyond 2 GiB of texts."""
+        if self._arrays is None:
+            buffers = self._find_buffers() if len(self) else (np.zeros(1, np.int32), NO_TEXT)
+            if buffers is None:
+                return None
+            hashes = np.ascontiguousarray(self.hashes, np.uint32).view(np.int32)
+            arrays = REMAINDERS, hashes, np.ascontiguousarray(self.order, np.int32), *buffers
+            object.__setattr__(self, "_arrays", arrays)
+        return self._arrays
 
     def _find_buffers(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Return where each text begins and ends (N + 1,) int32, and all texts as int8; None beyond 2 GiB."""

@@ -16,6 +16,7 @@ from handsell.core.batches import NONE, to_object_array
 from handsell.core.errors import FeatureError
 from handsell.data.numbering import look_up
 from handsell.events.live_catalog import Users
+from handsell.features.storage.encoded_rows import EncodedRows
 
 Rows = Mapping[str, Sequence[Any] | pa.Array]
 """Column name → B cells; None or NaN if the store has no row (a new user)."""
@@ -42,17 +43,19 @@ def change_attributes(rows: Rows, user_ids: Sequence[str | None], users: Users) 
         for name, value in fields.items():
             if name in found:
                 found[name][b] = value
-    return {**rows, **found}
+    return rows.change(found) if isinstance(rows, EncodedRows) else {**rows, **found}
 
 
 def read_floats(rows: Rows, names: Sequence[str], missing: float = np.nan) -> np.ndarray:
     """Return (B, len(names)) float64, with `missing` for missing values."""
-    columns = [get_column(rows, name) for name in names]
-    cells = [c.to_numpy(zero_copy_only=False) if isinstance(c, pa.Array) else c for c in columns]
-    out = np.array(cells, np.float64)  # None becomes NaN
+    out = rows.read_floats(names) if isinstance(rows, EncodedRows) else None
+    if out is None:
+        columns = [get_column(rows, name) for name in names]
+        cells = [c.to_numpy(zero_copy_only=False) if isinstance(c, pa.Array) else c for c in columns]
+        out = np.ascontiguousarray(np.array(cells, np.float64).T)  # None becomes NaN
     if missing == missing:
         out[np.isnan(out)] = missing
-    return np.ascontiguousarray(out.T)
+    return out
 
 
 def read_integers(rows: Rows, names: Sequence[str], missing: int = 0) -> np.ndarray:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ import pyarrow as pa
 from handsell.catalog.vocabulary import Numbering, Vocabulary
 from handsell.config import Config
 from handsell.core.batches import NONE, History, Seen
+from handsell.core.kernels import compiled
 from handsell.core.offsets import offsets_from_counts
 from handsell.data.schemas import TIME
 from handsell.events.fold import merge_history, merge_seen, sum_affinities, truncate
@@ -21,13 +21,17 @@ from handsell.features.row_columns import (
     Rows,
     concat_values,
     encode_values,
-    get_column,
     look_up_ids,
     read_floats,
     read_integers,
     read_lists,
 )
-from handsell.features.storage.single_row import read_cell, read_one_affinity, read_one_history, read_one_seen
+from handsell.features.storage.encoded_rows import EncodedRows
+from handsell.features.storage.encoded_states import (
+    read_encoded_affinities,
+    read_encoded_history,
+    read_encoded_seen,
+)
 from handsell.features.user import compute_sign_rates
 from handsell.features.views import CREATED, TIMESTAMP, View, build_views, name_count_column
 
@@ -151,6 +155,10 @@ def build_activity_columns(states: UserStates, config: Config) -> dict[str, np.n
 
 def rank_affinities(weights: Affinities, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return keys (B, size) int32 by descending weight, -1 padded, and weights float32; rows hold at most `size`."""
+    if compiled is not None:
+        key, weight = np.empty((len(weights.key), size), np.int32), np.empty((len(weights.key), size), np.float32)
+        if compiled.rank_weights(weights.key.values, weights.weight.values, weights.key.offsets, key, weight):
+            return key, weight
     row, offsets = weights.key.row_of_value, weights.key.offsets
     order = np.lexsort((weights.key.values, -weights.weight.values, row))
     column = np.arange(len(row)) - offsets[row]
@@ -200,7 +208,7 @@ def read_states(rows: Rows, names: ItemNames, config: Config) -> UserStates:
     state_time, first_time, log_offset, seen_total = read_integers(rows, STATE_NUMBERS).T
     sums = read_floats(rows, (*map(name_count_column, config.events.names), *STATE_SUMS), missing=0.0)
     n = len(state_time)
-    history, seen, creators, tags = _read_one(rows, names, config, rules) if n == 1 else (None, None, None, None)
+    history, seen, creators, tags = _read_encoded(rows, names, config, rules)
     if history is None or seen is None:
         history, seen = _history_and_seen(rows, rules.empty_states(n), names, config)
     states = UserStates(
@@ -219,23 +227,18 @@ def read_states(rows: Rows, names: ItemNames, config: Config) -> UserStates:
     return truncate(states, rules)  # a config may keep less than the one that wrote the rows
 
 
-def _read_one(
+def _read_encoded(
     rows: Rows, names: ItemNames, config: Config, rules: FoldRules
 ) -> tuple[History | None, Seen | None, Affinities | None, Affinities | None]:
-    """Read what a state has besides numbers from the lists of one row; None for what is not as it was written."""
-    if any(isinstance(get_column(rows, name), pa.Array) for name in LISTS):
+    """Read what states have besides numbers from bytes; None for what is not encoded, or not as it was written."""
+    if not isinstance(rows, EncodedRows) or compiled is None:
         return None, None, None, None
-    lists: Mapping[str, Sequence[Any]] = rows  # type: ignore[assignment]
-    past, seen = read_cell(lists, "history_item_ids"), read_cell(lists, "seen_item_ids")
-    item, n = names.items.number([*past, *seen]), len(past)
-    affinities = (
-        read_one_affinity(lists, "creator", names.creators, rules),
-        read_one_affinity(lists, "tag", names.tags, rules),
+    return (
+        read_encoded_history(rows, names.items, config.events.names, rules),
+        read_encoded_seen(rows, names.items),
+        read_encoded_affinities(rows, "creator", names.creators),
+        read_encoded_affinities(rows, "tag", names.tags),
     )
-    if len(item) and item.min() == NONE:
-        return None, None, *affinities
-    codes = {name: code for code, name in enumerate(config.events.names)}
-    return read_one_history(lists, item[:n], codes, rules), read_one_seen(lists, item[n:], rules), *affinities
 
 
 def _history_and_seen(rows: Rows, start: UserStates, names: ItemNames, config: Config) -> tuple[History, Seen]:

@@ -30,4 +30,10 @@ KERNEL(number_texts);
 KERNEL(read_texts);
 KERNEL(improve_rows);
 KERNEL(sum_lists);
+KERNEL(read_cells);
+KERNEL(read_histories);
+KERNEL(read_seen);
+KERNEL(read_weights);
+KERNEL(rank_weights);
+KERNEL(write_user);
 #endif

@@ -1,5 +1,5 @@
 /* Numbers of texts. */
-#include "kernels.h"
+#include "texts.h"
 #include <string.h>
 
 static Py_ssize_t find_first(const uint32_t *hash, Py_ssize_t n, uint32_t wanted) {
@@ -19,34 +19,41 @@ static uint32_t hash_text(const uint32_t *table, const char *text, Py_ssize_t si
     return ~crc;
 }
 
+int open_texts(const Py_buffer *views, Texts *texts) {
+    texts->remainders = views[0].buf, texts->hashes = views[1].buf, texts->order = views[2].buf, texts->begin = views[3].buf;
+    texts->characters = views[4].buf, texts->count = length(&views[1]), texts->size = length(&views[4]);
+    return length(&views[0]) == 256 && length(&views[2]) == texts->count && length(&views[3]) >= texts->count + 1;
+}
+
+int find_text(const Texts *texts, const char *text, Py_ssize_t size, int32_t *number) {
+    const int32_t *begin = texts->begin;
+    uint32_t wanted = hash_text(texts->remainders, text, size);
+    *number = NONE;
+    for (Py_ssize_t p = find_first(texts->hashes, texts->count, wanted); p < texts->count && texts->hashes[p] == wanted; p++) {
+        int32_t own = texts->order[p];
+        if (own < 0 || own >= texts->count || begin[own] < 0 || begin[own + 1] > texts->size) return 0;
+        if (begin[own + 1] - begin[own] != size || memcmp(texts->characters + begin[own], text, (size_t)size)) continue;
+        *number = own;
+        break;
+    }
+    return 1;
+}
+
 /* number_texts(texts list, remainders (256,) u32 as i32, hashes (N,) u32 as i32, order (N,) i32, begin (N + 1,) i32,
  *              characters i8, numbers (M,) i32)
  * Returns whether all texts are valid: without it, numbers are not complete. */
 PyObject *number_texts(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     Py_buffer v[6];
     if (expect(count == 7, "7 arguments") < 0 || read_arrays(args + 1, "iiiibI", v) < 0) return NULL;
-    Py_ssize_t n = length(&v[1]), m = PyList_Size(args[0]);
-    const int32_t *begin = v[3].buf;
-    const int32_t *order = v[2].buf;
-    int good = m >= 0 && length(&v[0]) == 256 && length(&v[2]) == n && length(&v[3]) >= n + 1 && length(&v[5]) == m;
+    Py_ssize_t m = PyList_Size(args[0]);
+    Texts known;
+    int good = open_texts(v, &known) && m >= 0 && length(&v[5]) == m;
     int valid = good;
     for (Py_ssize_t i = 0; valid && i < m; i++) {
         Py_ssize_t size = 0;
         PyObject *one = PyList_GetItem(args[0], i);
         const char *text = one && PyUnicode_Check(one) ? PyUnicode_AsUTF8AndSize(one, &size) : NULL;
-        valid = text != NULL;
-        if (!valid) break;
-        uint32_t wanted = hash_text(v[0].buf, text, size);
-        int32_t *number = (int32_t *)v[5].buf + i;
-        *number = NONE;
-        for (Py_ssize_t p = find_first(v[1].buf, n, wanted); p < n && ((const uint32_t *)v[1].buf)[p] == wanted; p++) {
-            int32_t own = order[p];
-            valid = own >= 0 && own < n && begin[own] >= 0 && begin[own + 1] <= length(&v[4]);
-            if (!valid) break;
-            if (begin[own + 1] - begin[own] != size || memcmp((const char *)v[4].buf + begin[own], text, (size_t)size)) continue;
-            *number = own;
-            break;
-        }
+        valid = text && find_text(&known, text, size, (int32_t *)v[5].buf + i);
     }
     release_arrays(v, 6);
     if (m < 0) return NULL;
