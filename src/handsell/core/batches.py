@@ -172,11 +172,12 @@ class Requests(RowBatch):
     def __len__(self) -> int:
         return len(self.time)
 
-    def with_filters(self, expressions: Sequence[str | None]) -> Requests:
-        """Return the requests with these filter expressions (B), None for no filter."""
+    def with_filters(self, expressions: Sequence[str | None], **others: Any) -> Requests:
+        """Return the requests with these filter expressions (B), None for no filter, and with other fields."""
         distinct = tuple(dict.fromkeys(text for text in expressions if text is not None))
         code = {text: number for number, text in enumerate(distinct)} | {None: NONE}
-        return replace(self, filters=distinct, filter=np.array([code[text] for text in expressions], np.int16))
+        filter = np.array([code[text] for text in expressions], np.int16)
+        return replace(self, filters=distinct, filter=filter, **others)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,12 +56,15 @@ def truncate(states: UserStates, rules: FoldRules) -> UserStates:
     The batch job, training and serving all use the truncated form.
     """
     size, seen = rules.affinity_size, states.seen
-    keep = _find_strongest(seen.time, rules.seen_cap)
+    latest = _find_strongest(seen.time, rules.seen_cap)
+    creators, tags = (_find_strongest(weights.weight, size) for weights in (states.creators, states.tags))
+    if latest is None and creators is None and tags is None:
+        return states
     return replace(
         states,
-        creators=_keep(states.creators, _find_strongest(states.creators.weight, size)),
-        tags=_keep(states.tags, _find_strongest(states.tags.weight, size)),
-        seen=seen if keep is None else Seen(seen.item.where(keep), seen.time.where(keep)),
+        creators=_keep(states.creators, creators),
+        tags=_keep(states.tags, tags),
+        seen=seen if latest is None else Seen(seen.item.where(latest), seen.time.where(latest)),
     )
 
 

@@ -164,7 +164,7 @@ def complete_requests(
         exclusions = logged.exclusions
         if exclusions is not None and logged.impressions is not None:
             exclusions = count_ignored(exclusions, logged.impressions, requests.seen)
-        return replace(requests.with_filters(queries.filter), exclusions=exclusions, seed=queries.seed)
+        return requests.with_filters(queries.filter, exclusions=exclusions, seed=queries.seed)
 
     requests = None
     with failures.tolerate("features"):
@@ -264,10 +264,10 @@ def build_requests_from_rows(
     `away` (B,) µs moves a user's past so that the last event lies that long before the request (see `move_last_event`);
     a negative value leaves it. Raises FeatureError naming a column that `rows` lacks.
     """
-    states = read_states(rows, snapshot, config)
+    rules = FoldRules.of(config)
+    states = read_states(rows, snapshot, config, rules)
     if len(states) != len(time):
         raise FeatureError(f"expected rows for {len(time)} requests, got {len(states)}: one row per request")
-    rules = FoldRules.of(config)
     if events is not None and len(events):
         states = truncate(_fold_events(states, events, time, snapshot, rules), rules)
     if away is not None:

@@ -202,9 +202,12 @@ def _as(column, kind: pa.DataType) -> pa.Array:
     return pa.array(column, kind)
 
 
-def read_states(rows: Rows, names: ItemNames, config: Config) -> UserStates:
-    """Read the states that B rows were written from; items, creators and tags that `names` lacks are left out."""
-    rules, n_types = FoldRules.of(config), len(config.events.names)
+def read_states(rows: Rows, names: ItemNames, config: Config, rules: FoldRules | None = None) -> UserStates:
+    """Read the states that B rows were written from; items, creators and tags that `names` lacks are left out.
+
+    `rules` are those of the config, where they are known.
+    """
+    rules, n_types = rules or FoldRules.of(config), len(config.events.names)
     state_time, first_time, log_offset, seen_total = read_integers(rows, STATE_NUMBERS).T
     sums = read_floats(rows, (*map(name_count_column, config.events.names), *STATE_SUMS), missing=0.0)
     n = len(state_time)

@@ -48,6 +48,7 @@ from handsell.serving.slates.release import Release
 from handsell.serving.stream.recent_likes import RecentLikes, add_likes
 from handsell.serving.telemetry.batch_context import work_for
 from handsell.serving.telemetry.feature_log import Sample, is_sampled
+from handsell.serving.telemetry.later_work import COMPUTED, work_later
 from handsell.serving.telemetry.observability import Metrics
 from handsell.serving.telemetry.tracing import trace
 
@@ -242,8 +243,10 @@ class LoadedBundle:
 
     async def _compute_part(self, part: BatchPart, batch: ReusedBatch, run: StageRun) -> None:
         built = self._users.complete(part.reads, part.queries, run.failures, self.change_config(part.overlay))
-        self.metrics.count_removed(count_removed(self._popular.items.eligibility, built.requests))
-        own = replace(run, samples=self._sample(part.queries))
+        eligibility = self._popular.items.eligibility
+        work_later(lambda: self.metrics.count_removed(count_removed(eligibility, built.requests)), COMPUTED)
+        samples = self._sample(part.queries)
+        own = run if samples == run.samples else replace(run, samples=samples)
         funnel, n = part.build_funnel(own.funnel(self.config)), max(query.count for query in part.queries)
         slates = await self._make_slates(own, funnel, built.requests, n, part.overlay)
         for query, slate in batch.add(part, slates, built.cold):
@@ -266,7 +269,8 @@ class LoadedBundle:
             slates = popular.build_slates(requests, n)
         self._check_held(run)
         slates = await self.drop_deleted(slates)
-        return replace(slates, degraded=(*slates.degraded, *run.failures.names))
+        failed = run.failures.names
+        return replace(slates, degraded=(*slates.degraded, *failed)) if failed else slates
 
     async def drop_deleted(self, slates: Slates) -> Slates:
         """Return slates without deleted items: a stage may have read the catalog a second earlier or later."""
@@ -339,6 +343,8 @@ class LoadedBundle:
     def _sample(self, queries: Sequence[Query]) -> tuple[Sample, ...]:
         """Return the queries of a batch whose feature vectors are to be logged."""
         share = self.config.serving.feature_log_share if self.config.ranking.enabled else 0.0
+        if not share:
+            return ()
         return tuple(
             Sample(row, query.recommendation_id, query.user_id)
             for row, query in enumerate(queries)
