@@ -25,7 +25,7 @@ class JobsConfig(Section):
     )
     partitions: int = Field(4, ge=1, description="partitions of users, each a task of a Ray Data job")
     small_events: int = Field(
-        200_000,
+        500_000,
         ge=0,
         description="events up to which data, features and training are computed in the process of the job: the start "
         "of Ray workers takes longer. 0: always by workers on the cluster",
