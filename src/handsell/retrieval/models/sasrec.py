@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -41,6 +41,9 @@ class SASRecConfig(NeuralSource):
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout rate in training")
     temperature: float = Field(
         0.05, ge=0, description="divisor of the cosine of query and item; 0: inner products instead"
+    )
+    initial_vectors: Literal["random", "pairs"] = Field(
+        "random", description="item vectors before training: random, or from pairs of likes up to 5 events apart"
     )
     negatives: int = Field(4096, ge=1, description="negatives drawn per step where there are more than 30 000 items")
     epochs: int = Field(30, ge=1, description="largest number of passes over the users' histories")

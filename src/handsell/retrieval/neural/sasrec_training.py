@@ -24,6 +24,7 @@ from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.models.sasrec import SASRec, SASRecConfig, Weights, build_sasrec
 from handsell.retrieval.neural.device import Device, place
 from handsell.retrieval.neural.optimizers import leave_out_compiler
+from handsell.retrieval.neural.pair_vectors import set_initial_vectors
 from handsell.retrieval.neural.sasrec_rows import SequenceBatch, SequenceRows
 from handsell.retrieval.neural.training import (
     load_weights,
@@ -286,6 +287,7 @@ def fit_sasrec(interactions: Interactions, config: SASRecConfig, content: Conten
     rows = SequenceRows(interactions, config)
     model = build_transformer(interactions.n_items, content, config)
     if rows.steps:
+        set_initial_vectors(model.embedding, rows)
         with use_one_thread(), use_reduced_precision(), leave_out_compiler():
             Training(model, rows).run(lambda epoch: log.info(epoch.format_line(config)))
     else:

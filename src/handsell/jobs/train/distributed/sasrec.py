@@ -14,6 +14,7 @@ from handsell.jobs.train.windows import CatalogSizes
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.models.sasrec import SASRec, SASRecConfig, build_sasrec
 from handsell.retrieval.neural import sasrec_training as training
+from handsell.retrieval.neural.pair_vectors import set_initial_vectors
 from handsell.retrieval.neural.training import read_weights, use_reduced_precision
 
 
@@ -36,6 +37,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
     if steps == 0:
         report("sasrec: nothing to learn from", {}, {f"model.{n}": w for n, w in read_weights(model).items()})
         return
+    set_initial_vectors(model.embedding, rows)
     course = training.Training(
         model,
         rows,
