@@ -240,7 +240,8 @@ def test_sums_over_item_lists(rng, monkeypatch, k):
 
 @pytest.mark.parametrize("wrong", [5, -2], ids=["beyond", "below"])
 def test_sums_over_item_lists_read_nothing_beside_them(wrong):
-    one, total = np.ones(1, np.float32), np.zeros(2, np.float32)
+    one, allowed = np.ones(1, np.float32), np.ones((1, 2), bool)
+    items, scores = np.empty((1, 2), np.int32), np.empty((1, 2), np.float32)
     begin, listed = np.array([0, 1, 1], np.int32), np.array([1], np.int32)
     for item, at, names in (
         (wrong, begin, listed),
@@ -248,4 +249,4 @@ def test_sums_over_item_lists_read_nothing_beside_them(wrong):
         (0, begin, listed + wrong),
     ):
         with pytest.raises(ValueError, match="known items"):
-            compiled.sum_lists(np.array([item], np.int32), one, at, names, one, total)
+            compiled.select_listed(np.array([[item]], np.int32), one, at, names, one, allowed, items, scores)

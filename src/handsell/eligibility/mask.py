@@ -14,12 +14,13 @@ import numpy as np
 from handsell.catalog.live_snapshot import LiveSnapshot
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
-from handsell.core.batches import NONE, Ragged, Requests, UserExclusions
+from handsell.core.batches import Ragged, Requests, UserExclusions
 from handsell.core.errors import ConfigError, FilterError
 from handsell.core.units import DAY_US
 from handsell.eligibility.availability import Availability, LiveAvailability
 from handsell.eligibility.config import Surface
 from handsell.eligibility.filters import find_user_attributes, get_filters
+from handsell.eligibility.listed_items import clear_listed, clear_repeats, find_repeats, flag_available
 from handsell.eligibility.plans import User
 
 
@@ -59,8 +60,8 @@ class Eligibility:
     def mask(self, requests: Requests) -> np.ndarray:
         """Return (B, I) bool, whether the item may be shown."""
         allowed = self.find_available(requests.time)
-        _clear(allowed, requests.exclude)
-        _clear(allowed, self.find_repeats(requests))
+        clear_listed(allowed, requests.exclude)
+        clear_repeats(allowed, requests.seen, requests.time, self._repeat_after[requests.surface])
         if requests.exclusions is not None:
             self._clear_exclusions(allowed, requests.exclusions)
         for _, rows, passes in self.apply_filters(requests):
@@ -78,13 +79,7 @@ class Eligibility:
 
     def find_repeats(self, requests: Requests) -> Ragged:
         """Return (B, *) seen items that the surface's repeat policy excludes."""
-        seen = requests.seen
-        repeat_after = self._repeat_after[requests.surface]  # (B,) µs
-        if not repeat_after.any():
-            return Ragged.empty(len(requests))
-        row = seen.item.row_of_value
-        blocked = (requests.time[row] - seen.time.values) < repeat_after[row]
-        return seen.item.where(blocked)
+        return find_repeats(requests.seen, requests.time, self._repeat_after[requests.surface])
 
     @cached_property
     def _repeat_after(self) -> np.ndarray:
@@ -93,29 +88,24 @@ class Eligibility:
 
     def allows(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         """Return (B, K) bool, whether items (B, K) may be shown; False for -1. The same rules as `mask`."""
-        s = self.snapshot
-        at = np.maximum(items, 0)
-        time = requests.time[:, None]
-        good = (items != NONE) & (s.published[at] <= time) & (time < s.expires[at]) & s.available[at]
-        repeats = self.find_repeats(requests)
-        for b in range(len(requests)):
-            gone = [requests.exclude.row(b), repeats.row(b)]
-            if requests.exclusions is not None:
-                gone += [requests.exclusions.shown.row(b), requests.exclusions.capped.row(b)]
-                if (blocked := self.find_blocked(requests.exclusions, b)) is not None:
-                    good[b] &= ~blocked[at[b]]
-            if any(map(len, gone)):
-                good[b] &= ~np.isin(items[b], np.concatenate(gone))
+        good = flag_available(self.snapshot, items, requests.time)
+        clear_listed(good, requests.exclude, items)
+        clear_repeats(good, requests.seen, requests.time, self._repeat_after[requests.surface], items)
+        if requests.exclusions is not None:
+            self._clear_exclusions(good, requests.exclusions, items)
         for _, rows, passes in self.apply_filters(requests):
-            good[rows] &= passes[at[rows]]
+            good[rows] &= passes[np.maximum(items[rows], 0)]
         return good
 
-    def _clear_exclusions(self, allowed: np.ndarray, exclusions: UserExclusions) -> None:
-        _clear(allowed, exclusions.shown)
-        _clear(allowed, exclusions.capped)
+    def _clear_exclusions(
+        self, allowed: np.ndarray, exclusions: UserExclusions, items: np.ndarray | None = None
+    ) -> None:
+        """Clear flags (B, W) of excluded items: the columns of these numbers, or those with these items (B, W)."""
+        clear_listed(allowed, exclusions.shown, items)
+        clear_listed(allowed, exclusions.capped, items)
         for b in range(len(allowed)):
             if (blocked := self.find_blocked(exclusions, b)) is not None:
-                allowed[b] &= ~blocked
+                allowed[b] &= ~(blocked if items is None else blocked[np.maximum(items[b], 0)])
 
     def find_blocked(self, exclusions: UserExclusions, b: int) -> np.ndarray | None:
         """Return (I,) bool, items with a creator or tag that row b blocks; all if these cannot be read; None: none."""
@@ -191,10 +181,3 @@ def select_by_creator(snapshot: Snapshot, creators: np.ndarray) -> np.ndarray:
 def select_by_tag(snapshot: Snapshot, tags: np.ndarray) -> np.ndarray:
     """Return (I,) bool, items that have one of these tags."""
     return snapshot.find_tagged(tags)
-
-
-def _clear(mask: np.ndarray, items: Ragged) -> None:
-    if not len(items.values):
-        return
-    known = (items.values >= 0) & (items.values < mask.shape[1])
-    mask[items.row_of_value[known], items.values[known]] = False

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from handsell.core.batches import NONE, Requests
+from handsell.core.kernels import compiled
 from handsell.core.offsets import expand_segments, mark_run_starts, offsets_from_counts
 from handsell.core.units import MINUTE_US
 from handsell.data.interactions import Interactions
@@ -81,6 +82,14 @@ def find_current_sessions(requests: Requests, n_items: int, gap_minutes: float, 
     and events of less than `min_weight` are ignored.
     """
     past = requests.history
+    if compiled is not None and past.item.size:
+        out = np.empty(past.item.shape, np.int32)
+        compiled.find_sessions(
+            np.ascontiguousarray(past.item, np.int32), np.ascontiguousarray(past.time, np.int64),
+            np.ascontiguousarray(past.weight, np.float32), np.ascontiguousarray(requests.time, np.int64), out,
+            n_items, gap_minutes * MINUTE_US, min_weight,
+        )  # fmt: skip
+        return out
     valid = (past.item >= 0) & (past.item < n_items) & (past.weight > 0) & (past.time < requests.time[:, None])
     wanted = past.weight >= min_weight
     out = np.full(past.item.shape, NONE, np.int32)

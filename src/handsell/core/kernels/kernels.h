@@ -29,11 +29,14 @@ KERNEL(build_tag_vectors);
 KERNEL(number_texts);
 KERNEL(read_texts);
 KERNEL(improve_rows);
-KERNEL(sum_lists);
 KERNEL(read_cells);
 KERNEL(read_histories);
 KERNEL(read_seen);
 KERNEL(read_weights);
 KERNEL(rank_weights);
 KERNEL(write_user);
+KERNEL(find_sessions);
+KERNEL(select_listed);
+KERNEL(flag_available);
+KERNEL(clear_listed);
 #endif

@@ -18,8 +18,10 @@ static PyMethodDef METHODS[] = {
     METHOD(write_values),      METHOD(write_crosses), METHOD(scale_scores), METHOD(choose_reasons),
     METHOD(pool_history),      METHOD(build_tag_vectors), METHOD(number_texts), METHOD(read_texts),
     METHOD(improve_rows),      METHOD(attend),       METHOD(embed_rows),
-    METHOD(sum_lists),         METHOD(read_cells),  METHOD(read_histories), METHOD(read_seen),
-    METHOD(read_weights),      METHOD(rank_weights), METHOD(write_user), {NULL, NULL, 0, NULL},
+    METHOD(read_cells),  METHOD(read_histories), METHOD(read_seen),
+    METHOD(read_weights),      METHOD(rank_weights), METHOD(write_user),
+    METHOD(find_sessions),     METHOD(select_listed), METHOD(flag_available), METHOD(clear_listed),
+    {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_compiled", NULL, -1, METHODS, NULL, NULL, NULL, NULL};

@@ -142,45 +142,42 @@ PyObject *select_nearest(PyObject *module, PyObject *const *args, Py_ssize_t cou
 }
 
 #ifdef HAS_WIDE
-/* Products of int8 vectors (n, width) with a query, width a multiple of 16, times the scale of each vector. */
-WIDE static void multiply_coarse(const int8_t *coarse, const float *scale, Py_ssize_t n, Py_ssize_t width,
+/* Products of int8 vectors with a query, times the scale of each vector: blocks (N, width, LANES) hold LANES vectors
+ * side by side, so that no sum runs across a register. width is a multiple of 4. */
+WIDE static void multiply_coarse(const int8_t *blocks, const float *scale, Py_ssize_t count, Py_ssize_t width,
                                  const float *query, float *out) {
-    for (Py_ssize_t i = 0; i < n; i++) {
-        const int8_t *row = coarse + i * width;
-        __m512 sum = _mm512_setzero_ps(), other = sum;
-        Py_ssize_t d = 0;
-        for (; d + 32 <= width; d += 32) {
-            __m512i one = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(row + d)));
-            __m512i two = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(row + d + 16)));
-            sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(one), _mm512_loadu_ps(query + d), sum);
-            other = _mm512_fmadd_ps(_mm512_cvtepi32_ps(two), _mm512_loadu_ps(query + d + 16), other);
-        }
-        if (d < width) {
-            __m512i one = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(row + d)));
-            sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(one), _mm512_loadu_ps(query + d), sum);
-        }
-        out[i] = _mm512_reduce_add_ps(_mm512_add_ps(sum, other)) * scale[i];
+    for (Py_ssize_t i = 0; i < count; i++) {
+        const int8_t *block = blocks + i * width * LANES;
+        __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+        for (Py_ssize_t d = 0; d < width; d += 4)
+            for (int part = 0; part < 4; part++) {
+                __m512i numbers = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(block + (d + part) * LANES)));
+                sum[part] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(numbers), _mm512_set1_ps(query[d + part]), sum[part]);
+            }
+        __m512 all = _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]));
+        _mm512_storeu_ps(out + i * LANES, _mm512_mul_ps(all, _mm512_loadu_ps(scale + i * LANES)));
     }
 }
 
-/* select_nearest_coarse(vectors (I, D) f32, queries (B, W) f32, coarse (I, W) i8, scale (I,) f32, allowed (B, I) bool,
- *                       slack (B,) f32, items (B, k) i32, scores (B, k) f32)
- * The same with int8 vectors for the rough products: a quarter of the memory is read. W: D rounded up to 16, zeros. */
+/* select_nearest_coarse(vectors (I, D) f32, queries (B, W) f32, coarse (N, W, 16) i8, scale (N, 16) f32,
+ *                       allowed (B, I) bool, slack (B,) f32, items (B, k) i32, scores (B, k) f32)
+ * The same with int8 vectors for the rough products: a quarter of the memory is read. Zeros fill the last of the N
+ * blocks of 16 items, and W, which is D rounded up to 16. */
 PyObject *select_nearest_coarse(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     Py_buffer v[8];
     if (expect(count == 8, "8 arguments") < 0 || read_arrays(args, "ffbf?fIF", v) < 0) return NULL;
-    Py_ssize_t rows = length(&v[5]), width = rows ? length(&v[1]) / rows : 0, n = length(&v[3]);
-    Py_ssize_t k = rows ? length(&v[6]) / rows : 0, size = n ? length(&v[0]) / n : 0;
+    Py_ssize_t rows = length(&v[5]), width = rows ? length(&v[1]) / rows : 0, n = rows ? length(&v[4]) / rows : 0;
+    Py_ssize_t blocks = (n + LANES - 1) / LANES, k = rows ? length(&v[6]) / rows : 0, size = n ? length(&v[0]) / n : 0;
     int good = length(&v[4]) == rows * n && length(&v[6]) == length(&v[7]) && length(&v[0]) == n * size && size <= width &&
-               length(&v[2]) == n * width && width % LANES == 0 && HAS_WIDE;
+               length(&v[3]) == blocks * LANES && length(&v[2]) == blocks * LANES * width && width % LANES == 0 && HAS_WIDE;
     Best best;
-    float *rough = good ? malloc((size_t)(n + 1) * sizeof(float)) : NULL;
+    float *rough = good ? malloc((size_t)(blocks * LANES + 1) * sizeof(float)) : NULL;
     int made = rough && make_best(&best, n) == 0;
     if (made) {
         Py_BEGIN_ALLOW_THREADS
         for (Py_ssize_t b = 0; b < rows; b++) {
             const float *query = (const float *)v[1].buf + b * width;
-            multiply_coarse(v[2].buf, v[3].buf, n, width, query, rough);
+            multiply_coarse(v[2].buf, v[3].buf, blocks, width, query, rough);
             select_row(&best, v[0].buf, n, query, size, rough, (const char *)v[4].buf + b * n,
                        ((const float *)v[5].buf)[b], k, (int32_t *)v[6].buf + b * k, (float *)v[7].buf + b * k);
         }

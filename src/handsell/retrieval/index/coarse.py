@@ -13,15 +13,19 @@ import numpy as np
 from handsell.core.kernels import compiled
 
 MOST_BYTES = 16 * 2**20  # larger catalogs keep one copy of their vectors, the mapped one
-LANES = 16  # columns are padded to a multiple of these
+LANES = 16  # items of a block; columns are padded to a multiple of these
 
 
 @dataclass(frozen=True)
 class CoarseVectors:
-    """vectors ≈ coarse · scale; no vector is further from its own than `error`."""
+    """vectors ≈ coarse · scale; no vector is further from its own than `error`.
 
-    coarse: np.ndarray  # (I, W) int8
-    scale: np.ndarray  # (I,) float32
+    Blocks hold LANES items side by side, number by number, the last one filled with zeros: the kernel multiplies the
+    items of a block at once.
+    """
+
+    coarse: np.ndarray  # (⌈I / LANES⌉, W, LANES) int8
+    scale: np.ndarray  # (⌈I / LANES⌉, LANES) float32
     error: float
 
     @classmethod
@@ -40,10 +44,17 @@ class CoarseVectors:
         coarse = np.zeros((items, width), np.int8)
         coarse[:, :size] = np.rint(vectors / scale[:, None])
         error = np.linalg.norm(vectors - coarse[:, :size] * scale[:, None], axis=1).max()
-        return cls(coarse, scale, float(error))
+        return cls(_cut_into_blocks(coarse).transpose(0, 2, 1).copy(), _cut_into_blocks(scale), float(error))
 
     def pad(self, queries: np.ndarray) -> np.ndarray:
         """Return queries (B, D) with as many columns as the coarse vectors."""
-        out = np.zeros((len(queries), self.coarse.shape[1]), np.float32)
+        out = np.zeros((len(queries), self.coarse.shape[1]), np.float32)  # W
         out[:, : queries.shape[1]] = queries
         return out
+
+
+def _cut_into_blocks(rows: np.ndarray) -> np.ndarray:
+    """Return rows (I, …) as (⌈I / LANES⌉, LANES, …), filled with zeros."""
+    out = np.zeros((-(-len(rows) // LANES) * LANES, *rows.shape[1:]), rows.dtype)
+    out[: len(rows)] = rows
+    return out.reshape(-1, LANES, *rows.shape[1:])

@@ -14,7 +14,7 @@ from handsell.core.batches import NONE, Requests
 from handsell.core.kernels import compiled
 from handsell.core.offsets import offsets_from_counts
 from handsell.data.late_scipy import sparse
-from handsell.retrieval.index.topk import fit_mask, pad_rows, select_top
+from handsell.retrieval.index.topk import fit_mask
 from handsell.retrieval.sparse_rows import load_rows, read_entries, save_rows, select_top_entries
 
 
@@ -33,27 +33,20 @@ class ListRetriever(ABC):
         """Return distinct items (B, T) int32, padded with -1, and their weights (B, T)."""
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if compiled is None or not self._has_narrow_lists:
+        if compiled is None or not self._has_narrow_lists or k <= 0:
             return select_top_entries(self._score_all(requests), k, eligible)
-        allowed, rows = fit_mask(eligible, len(self.known)), []
-        total = np.empty(len(self.known), np.float32)
-        for b, (item, weight) in enumerate(zip(*self.weigh_session(requests), strict=True)):
-            self._sum_lists(item, weight, total)
-            found = np.flatnonzero((total > 0) & allowed[b]).astype(np.int32)
-            rows.append(select_top(found, total[found], k))
-        return pad_rows(rows, k)
+        item, weight = self.weigh_session(requests)
+        items, scores = np.empty((len(item), k), np.int32), np.empty((len(item), k), np.float32)
+        lists, allowed = self.lists, fit_mask(eligible, len(self.known))
+        compiled.select_listed(
+            np.ascontiguousarray(item), np.ascontiguousarray(weight, np.float32), lists.indptr, lists.indices,
+            lists.data, np.ascontiguousarray(allowed), items, scores,
+        )  # fmt: skip
+        return items, scores
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         """Return scores (B, K); 0 where no list of the session's items contains the item."""
         return read_entries(self._score_all(requests), items, self.known)
-
-    def _sum_lists(self, item: np.ndarray, weight: np.ndarray, total: np.ndarray) -> None:
-        """Write the scores (I,) of one request's items (T,), padded with -1, as `_score_all` has them."""
-        lists = self.lists
-        compiled.sum_lists(
-            np.ascontiguousarray(item), np.ascontiguousarray(weight, np.float32), lists.indptr, lists.indices,
-            lists.data, total,
-        )  # fmt: skip
 
     @cached_property
     def _has_narrow_lists(self) -> bool:
