@@ -48,7 +48,7 @@ def draw_found(rng, rows: int, sizes: tuple[int, ...], items: int) -> list[tuple
 
 
 @pytest.mark.parametrize("k", [1, 40, 1_000])
-@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 0.5), (0.0, 0.0, 1.0, 0.3)])
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 0.5), (0.0, 0.0, 1.0, 0.3), (1.0, 1 + 1e-9, 1 - 1e-9, 0.5)])
 def test_fusion(rng, monkeypatch, k, weights):
     found = draw_found(rng, 5, (60, 200, 30), 250)
     names = ("a", "b", "c", "d")

@@ -215,15 +215,21 @@ class Candidates(RowBatch):
 
     def reorder(self, order: np.ndarray) -> Candidates:
         """Select columns per row by order (B, k) int."""
-        row = np.arange(len(order))[:, None]
         return replace(
             self,
-            item=self.item[row, order],
-            fused=self.fused[row, order],
-            source_score=self.source_score[row, order],
-            source_rank=self.source_rank[row, order],
-            score=self.score[row, order],
+            item=_pick_columns(self.item, order),
+            fused=_pick_columns(self.fused, order),
+            source_score=_pick_columns(self.source_score, order),
+            source_rank=_pick_columns(self.source_rank, order),
+            score=_pick_columns(self.score, order),
         )
+
+
+def _pick_columns(values: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return values (B, K, …) at the columns of each row, order (B, k) int."""
+    if len(order) == 1:
+        return values.take(order[0], axis=1)  # several times as fast as by row and column
+    return values[np.arange(len(order))[:, None], order]
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class ScoreFloor:
 
         Buried items, those that the user has ignored (B, K) times and scores that are not finite do not set the floor.
         """
-        score = np.nan_to_num(score.astype(np.float64), nan=0, posinf=0, neginf=0)
+        score = np.where(np.isfinite(score), score, 0).astype(np.float64)
         leading = score
         if ignored is not None:
             leading = np.where(ignored > 0, 0, leading)

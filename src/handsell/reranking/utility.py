@@ -41,7 +41,7 @@ def compute_surprise(items: ItemValues, item: np.ndarray, time: np.ndarray, allo
         values = items.gather_one(item, column)
     else:
         values = items.gather(item, time)[:, :, column]
-    count = np.nan_to_num(values.astype(np.float64))
+    count = np.where(np.isnan(values), 0, values).astype(np.float64)
     return scale_scores(-np.log2(count + 1), allowed)
 
 

@@ -65,9 +65,10 @@ void table_free(Table *table) { free(table->key); }
 #define BUCKETS (1 << DIGIT)
 #define FEW 24
 
-/* Least significant digit first; digits in which all keys agree are skipped, and few keys are inserted one by one. */
-#define DEFINE_SORT(NAME, KEY, DIGITS)                                                                             \
-    void NAME(const KEY *key, int32_t *order, int32_t *scratch, Py_ssize_t n) {                                     \
+/* Least significant digit first, from digit FIRST on; digits in which all keys agree are skipped, and few keys are
+ * inserted one by one. */
+#define DEFINE_SORT(NAME, KEY, FIRST, DIGITS)                                                                             \
+    static void NAME(const KEY *key, int32_t *order, int32_t *scratch, Py_ssize_t n) {                                   \
         if (n <= FEW) {                                                                                             \
             for (Py_ssize_t i = 1; i < n; i++) {                                                                    \
                 int32_t moved = order[i];                                                                           \
@@ -80,7 +81,7 @@ void table_free(Table *table) { free(table->key); }
         KEY any = 0, all = ~(KEY)0;                                                                                 \
         for (Py_ssize_t i = 0; i < n; i++) any |= key[order[i]], all &= key[order[i]];                              \
         int32_t *from = order, *to = scratch, count[BUCKETS];                                                       \
-        for (int digit = 0; digit < DIGITS; digit++) {                                                              \
+        for (int digit = FIRST; digit < DIGITS; digit++) {                                                            \
             int shift = DIGIT * digit;                                                                              \
             if (!((any ^ all) >> shift & (BUCKETS - 1))) continue;                                                  \
             memset(count, 0, sizeof count);                                                                         \
@@ -99,5 +100,27 @@ void table_free(Table *table) { free(table->key); }
         if (from != order) memcpy(order, from, (size_t)n * sizeof(int32_t));                                        \
     }
 
-DEFINE_SORT(sort_by_key32, uint32_t, 3)
-DEFINE_SORT(sort_by_key64, uint64_t, 6)
+DEFINE_SORT(sort_narrow, uint32_t, 0, 3)
+DEFINE_SORT(sort_wide, uint64_t, 0, 6)
+DEFINE_SORT(sort_upper, uint64_t, 3, 6)
+
+void sort_by_key32(const uint32_t *key, int32_t *order, int32_t *scratch, Py_ssize_t n) {
+    sort_narrow(key, order, scratch, n);
+}
+
+/* The upper digits decide nearly always: where they agree in a few keys one after another, these are inserted. */
+void sort_by_key64(const uint64_t *key, int32_t *order, int32_t *scratch, Py_ssize_t n) {
+    sort_upper(key, order, scratch, n);
+    for (Py_ssize_t i = 1, first = 0; i < n; i++) {
+        if (key[order[i]] >> 3 * DIGIT != key[order[first]] >> 3 * DIGIT) {
+            first = i;
+        } else if (i - first == FEW) {
+            sort_wide(key, order, scratch, n);
+            return;
+        }
+        int32_t moved = order[i];
+        Py_ssize_t j = i;
+        for (; j > first && key[order[j - 1]] > key[moved]; j--) order[j] = order[j - 1];
+        order[j] = moved;
+    }
+}

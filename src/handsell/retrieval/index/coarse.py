@@ -48,7 +48,9 @@ class CoarseVectors:
 
     def pad(self, queries: np.ndarray) -> np.ndarray:
         """Return queries (B, D) with as many columns as the coarse vectors."""
-        out = np.zeros((len(queries), self.coarse.shape[1]), np.float32)  # W
+        if queries.shape[1] == self.coarse.shape[1]:
+            return queries
+        out = np.zeros((len(queries), self.coarse.shape[1]), np.float32)
         out[:, : queries.shape[1]] = queries
         return out
 
