@@ -22,6 +22,7 @@ def naive(asked, b: int, item: int, shelf) -> dict[str, float]:
     past = [(int(i), int(t)) for i, t in zip(asked.history.item[b], asked.history.time[b], strict=True) if i >= 0]
     by_creator = [t for i, t in past if creator >= 0 and shelf.creator[i] == creator]
     by_item = [t for i, t in past if i == item]
+    last_seen = max((n for n, (i, _) in enumerate(past) if i == item), default=None)
     liked = dict(zip(asked.profile.creator[b].tolist(), asked.profile.creator_weight[b].tolist(), strict=True))
     tagged = dict(zip(asked.profile.tag[b].tolist(), asked.profile.tag_weight[b].tolist(), strict=True))
     last = set(shelf.item_tags.row(past[-1][0]).tolist()) if past else set()
@@ -32,6 +33,7 @@ def naive(asked, b: int, item: int, shelf) -> dict[str, float]:
         "tag_affinity": sum(tagged.get(t, 0.0) for t in tags) / max(len(tags), 1),
         "times_in_history": len(by_item),
         "hours_since_item": min((NOW - max(by_item)) / HOUR_US, 90 * 24) if by_item else np.nan,
+        "history_place": np.nan if last_seen is None else len({i for i, _ in past[last_seen + 1 :]}),
         "hours_since_creator": min((NOW - max(by_creator)) / HOUR_US, 90 * 24) if by_creator else np.nan,
         "creator_share": len(by_creator) / max(len(past), 1),
         "last_item_similarity": both / np.sqrt(len(last) * len(tags)) if both else 0.0,

@@ -20,8 +20,8 @@ from handsell.features.registry import find_features
 
 DENSE = 1_000_000  # most cells of a look-up table
 COMPILED = (
-    "creator_affinity", "tag_affinity", "times_in_history", "hours_since_item", "hours_since_creator", "creator_share",
-    "last_item_similarity", "item_age_days",
+    "creator_affinity", "tag_affinity", "times_in_history", "hours_since_item", "history_place", "hours_since_creator",
+    "creator_share", "last_item_similarity", "item_age_days",
 )  # fmt: skip
 """Features that one kernel computes, in its order; features/definitions/cross.py defines them."""
 
@@ -92,6 +92,17 @@ class Pairs:
         """Occurrences of the candidate in the history."""
         history = self.requests.history
         return find_occurrences(history.item, history.time, self.item)
+
+    @cached_property
+    def history_place(self) -> np.ndarray:
+        """(B, K) float64 distinct items that came after the candidate's last occurrence in the history; NaN without."""
+        item = self.requests.history.item
+        column = np.arange(item.shape[1])
+        again = (item[:, :, None] == item[:, None, :]) & (column[:, None] < column)
+        last = ~again.any(axis=2) & (item != NONE)
+        place = np.cumsum(last[:, ::-1], axis=1)[:, ::-1]
+        found = lookup(np.where(last, item, NONE), place * last, np.arange(len(item))[:, None], self.item)
+        return np.where(found > 0, found - 1, np.nan)
 
     @cached_property
     def same_creator(self) -> Occurrences:

@@ -160,11 +160,17 @@ class NaiveUser:
             "tag_affinity": sum(by_tag.get(tag, 0.0) for tag in tags) / len(tags) if tags else 0.0,
             "times_in_history": len(same),
             "hours_since_item": self._count_hours_since(same),
+            "history_place": self._count_items_since(item),
             "hours_since_creator": self._count_hours_since(related),
             "creator_share": len(related) / max(len(history), 1),
             "last_item_similarity": cosine(catalog.tags[history[-1].item], tags) if history else 0.0,
             "item_age_days": (self.time - catalog.published[item]) / DAY_US,
         }
+
+    def _count_items_since(self, item: int) -> float:
+        """Return how many distinct items the user has had since this one; NaN if the history does not have it."""
+        latest = list(dict.fromkeys(event.item for event in reversed(self.history)))
+        return latest.index(item) if item in latest else math.nan
 
     def _count_hours_since(self, events: list[NaiveEvent]) -> float:
         return min((self.time - events[-1].time) / (DAY_US / 24), 90 * 24) if events else math.nan

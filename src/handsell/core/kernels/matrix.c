@@ -42,6 +42,7 @@ typedef struct {
     Py_ssize_t past, items, keys;
     Table by_item, by_creator, creators, tags;
     int32_t *item_times, *creator_times; /* (T,) how often up to here */
+    int32_t *item_place;                 /* (T,) distinct items after the last occurrence of one */
 } User;
 
 static void count_past(Table *table, int32_t *times, int32_t key, Py_ssize_t t) {
@@ -50,6 +51,16 @@ static void count_past(Table *table, int32_t *times, int32_t key, Py_ssize_t t) 
     uint32_t at = table_place(table, key);
     times[t] = table->key[at] == NONE ? 1 : times[table->value[at]] + 1;
     table->key[at] = key, table->value[at] = (int32_t)t;
+}
+
+/* Distinct items of the past that come after the last occurrence of each one. */
+static void place_items(User *user) {
+    int32_t place = 0;
+    for (Py_ssize_t t = user->past - 1; t >= 0; t--) {
+        int32_t item = user->item[t];
+        if (item < 0 || user->by_item.value[table_place(&user->by_item, item)] != t) continue;
+        user->item_place[t] = place++;
+    }
 }
 
 static void index_weights(Table *table, const int32_t *keys, Py_ssize_t n) {
@@ -100,19 +111,20 @@ static void cross(const User *user, int32_t item, int64_t now, const float *crea
     out[1] = (float)(sum / (double)(tags > 1 ? tags : 1));
     out[2] = same < 0 ? 0.0f : (float)user->item_times[same];
     out[3] = count_hours(same, user->time, now, most);
-    out[4] = count_hours(related, user->time, now, most);
-    out[5] = (float)((related < 0 ? 0.0 : (double)user->creator_times[related]) / (double)(events > 1 ? events : 1));
-    out[6] = (float)compare_with_last(user, item);
-    out[7] = user->published[item] == always ? NAN : (float)((double)(now - user->published[item]) / DAY_US);
+    out[4] = same < 0 ? NAN : (float)user->item_place[same];
+    out[5] = count_hours(related, user->time, now, most);
+    out[6] = (float)((related < 0 ? 0.0 : (double)user->creator_times[related]) / (double)(events > 1 ? events : 1));
+    out[7] = (float)compare_with_last(user, item);
+    out[8] = user->published[item] == always ? NAN : (float)((double)(now - user->published[item]) / DAY_US);
 }
 
 enum { ITEM, PAST, TIME, NOW, CREATOR_KEY, CREATOR_WEIGHT, TAG_KEY, TAG_WEIGHT, CREATOR, BEGIN, TAGS, PUBLISHED, OUT };
-#define FEATURES 8
+#define FEATURES 9
 
 /* write_crosses(item (B, K) i32, past (B, T) i32, past_time (B, T) i64, now (B,) i64, creator (B, A) i32, weight (B, A) f32,
  *               tag (B, A) i32, weight (B, A) f32, creator_of (I,) i32, begin (I + 1,) i64, tags (M,) i32,
  *               published (I,) i64, out (B, K, F) f32, column, most_hours, always)
- * Eight columns of out from `column` on; NaN for item -1. */
+ * Nine columns of out from `column` on; NaN for item -1. */
 PyObject *write_crosses(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     Py_buffer v[13];
     if (expect(count == 16, "16 arguments") < 0) return NULL;
@@ -128,10 +140,11 @@ PyObject *write_crosses(PyObject *module, PyObject *const *args, Py_ssize_t coun
     int good = length(&v[TIME]) == length(&v[PAST]) && length(&v[CREATOR_WEIGHT]) == length(&v[CREATOR_KEY]) &&
                length(&v[TAG_WEIGHT]) == length(&v[TAG_KEY]) && length(&v[BEGIN]) == user.items + 1 &&
                length(&v[PUBLISHED]) == user.items && (!length(&v[ITEM]) || (column >= 0 && column + FEATURES <= columns));
-    user.item_times = good ? malloc((size_t)(2 * user.past + 2) * sizeof(int32_t)) : NULL;
+    user.item_times = good ? malloc((size_t)(3 * user.past + 3) * sizeof(int32_t)) : NULL;
     int made = 0;
     if (user.item_times) {
         user.creator_times = user.item_times + user.past + 1;
+        user.item_place = user.creator_times + user.past + 1;
         made += made == 0 && table_make(&user.by_item, user.past) == 0;
         made += made == 1 && table_make(&user.by_creator, user.past) == 0;
         made += made == 2 && table_make(&user.creators, creators) == 0;
@@ -148,6 +161,7 @@ PyObject *write_crosses(PyObject *module, PyObject *const *args, Py_ssize_t coun
             count_past(&user.by_creator, user.creator_times, real ? user.creator[user.item[t]] : NONE, t);
             events += real;
         }
+        if (good) place_items(&user);
         int32_t last = good && user.past ? user.item[user.past - 1] : NONE;
         good = good && (last < 0 || has_segment(user.begin, last, length(&v[TAGS])));
         index_weights(&user.creators, (const int32_t *)v[CREATOR_KEY].buf + b * creators, creators);

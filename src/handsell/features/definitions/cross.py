@@ -38,6 +38,12 @@ def hours_since_item(pairs: Pairs) -> np.ndarray:
     return _hours_since(pairs.same_item, pairs.requests.time)
 
 
+@feature("history_place", group="cross")
+def history_place(pairs: Pairs) -> np.ndarray:
+    """Place of the item among the distinct items of the history; 0 is the latest."""
+    return pairs.history_place
+
+
 @feature("hours_since_creator", group="cross")
 def hours_since_creator(pairs: Pairs) -> np.ndarray:
     """Hours since an item of the same creator was last in the history, at most 90 days."""

@@ -69,6 +69,7 @@ FEATURES = {
     "tag_affinity": "How much this person likes its topics",
     "times_in_history": "How often this person chose it before",
     "hours_since_item": "How long ago this person chose it",
+    "history_place": "How many other things this person chose since",
     "hours_since_creator": "How long ago this person chose its creator",
     "last_item_similarity": "How close it is to the latest choice",
     "item_age_days": "How new it is",
