@@ -48,7 +48,6 @@ from handsell.serving.slates.release import Release
 from handsell.serving.stream.recent_likes import RecentLikes, add_likes
 from handsell.serving.telemetry.batch_context import work_for
 from handsell.serving.telemetry.feature_log import Sample, is_sampled
-from handsell.serving.telemetry.later_work import COMPUTED, work_later
 from handsell.serving.telemetry.observability import Metrics
 from handsell.serving.telemetry.tracing import trace
 
@@ -243,8 +242,7 @@ class LoadedBundle:
 
     async def _compute_part(self, part: BatchPart, batch: ReusedBatch, run: StageRun) -> None:
         built = self._users.complete(part.reads, part.queries, run.failures, self.change_config(part.overlay))
-        eligibility = self._popular.items.eligibility
-        work_later(lambda: self.metrics.count_removed(count_removed(eligibility, built.requests)), COMPUTED)
+        self.metrics.count_removed(count_removed(self._popular.items.eligibility, built.requests))
         samples = self._sample(part.queries)
         own = run if samples == run.samples else replace(run, samples=samples)
         funnel, n = part.build_funnel(own.funnel(self.config)), max(query.count for query in part.queries)

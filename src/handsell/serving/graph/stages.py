@@ -23,7 +23,6 @@ from handsell.core.protocols import CandidateStage, RankingStage, RerankingStage
 from handsell.reranking.explain import rerank_uncounted
 from handsell.serving.graph.circuit_breaker import Breaker
 from handsell.serving.telemetry.feature_log import Sample
-from handsell.serving.telemetry.later_work import COMPUTED, work_later
 from handsell.serving.telemetry.observability import Metrics
 from handsell.serving.telemetry.tracing import trace
 
@@ -103,7 +102,7 @@ class StageRun:
 
     async def candidates(self, requests: Requests, k: int) -> Candidates:
         found = await self.call("candidates", "candidates", requests, k)
-        work_later(lambda: self.metrics.count_candidates(found), COMPUTED)
+        self.metrics.count_candidates(found)
         return found
 
     async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:

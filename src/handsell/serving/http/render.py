@@ -13,7 +13,7 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import NONE, Candidates, Slates
 from handsell.core.funnel import pack_source_bits
 from handsell.reranking.reasons import REASONS
-from handsell.serving.http.answers import Item, RankedItem
+from handsell.serving.http.answers import Item, RankedItem, Reason, RecommendedItem
 from handsell.serving.http.metadata import describe_rows
 
 
@@ -24,7 +24,7 @@ class RenderedSlate:
     item_id: list[str]
     score: list[float]
     sources: list[list[str]]
-    reason: list[dict[str, Any]]  # the fields of `Reason`
+    reason: list[Reason]
     propensity: list[float]
     item: np.ndarray  # (n,) int32
     reason_item: np.ndarray  # (n,) int32, the item that each reason refers to, or NONE
@@ -36,18 +36,18 @@ def render_slate(slates: Slates, row: int, count: int, snapshot: Snapshot) -> Re
     item = slates.item[row, :count]
     item = item[item != NONE]
     n = len(item)
+    bits = slates.source[row, :n].tolist()
     about = slates.reason_item[row, :n]
-    ids = snapshot.items.ids(np.concatenate([item, np.maximum(about, 0)])) if n else []
-    rounded = round_scores(np.concatenate([slates.score[row, :n], slates.propensity[row, :n]]))
+    about_ids = snapshot.items.ids(np.maximum(about, 0)) if n else []
     return RenderedSlate(
-        item_id=ids[:n],
-        score=rounded[:n],
-        sources=[source_names(slates.sources, b) for b in slates.source[row, :n].tolist()],
+        item_id=snapshot.items.ids(item) if n else [],
+        score=round_scores(slates.score[row, :n]),
+        sources=[source_names(slates.sources, b) for b in bits],
         reason=[
-            {"code": REASONS[code], "item_id": item_id if number != NONE else None}
-            for code, number, item_id in zip(slates.reason[row, :n].tolist(), about.tolist(), ids[n:], strict=True)
+            Reason(code=REASONS[code], item_id=item_id if number != NONE else None)
+            for code, number, item_id in zip(slates.reason[row, :n].tolist(), about.tolist(), about_ids, strict=True)
         ],
-        propensity=rounded[n:],
+        propensity=round_scores(slates.propensity[row, :n]),
         item=item,
         reason_item=about,
         rules=None if slates.rules is None else slates.rules.version,
@@ -60,27 +60,24 @@ def round_scores(values: np.ndarray) -> list[float]:
     return np.round(exact if np.isfinite(exact).all() else np.nan_to_num(exact), 6).tolist()
 
 
-def build_recommended_items(slate: RenderedSlate, snapshot: Snapshot, metadata: bool) -> list[Any]:
-    """Return the fields of each `RecommendedItem`, which are validated together with the answer.
-
-    With metadata, reasons name the title of their item.
-    """
+def build_recommended_items(slate: RenderedSlate, snapshot: Snapshot, metadata: bool) -> list[RecommendedItem]:
+    """The items of a slate with their sources and reasons; with metadata, reasons name the title of their item."""
     about = _describe(slate.item_id, slate.score, slate.item, snapshot, metadata)
     reasons = _name_titles(slate, snapshot) if metadata else slate.reason
     return [
-        {**item, "sources": sources, "reason": reason}
+        RecommendedItem(**item, sources=sources, reason=reason)
         for item, sources, reason in zip(about, slate.sources, reasons, strict=True)
     ]
 
 
-def _name_titles(slate: RenderedSlate, snapshot: Snapshot) -> list[dict[str, Any]]:
+def _name_titles(slate: RenderedSlate, snapshot: Snapshot) -> list[Reason]:
     """Return the reasons, each with the title of the item that it refers to, where that has one."""
     reasons, known = list(slate.reason), np.flatnonzero(slate.reason_item != NONE)
     rows = snapshot.read_metadata(slate.reason_item[known])
     titles = rows["title"].to_pylist() if "title" in rows.column_names else [None] * len(known)
     for place, title in zip(known.tolist(), titles, strict=True):
         if isinstance(title, str) and title:
-            reasons[place] = {**reasons[place], "title": title}
+            reasons[place] = Reason(code=reasons[place].code, item_id=reasons[place].item_id, title=title)
     return reasons
 
 

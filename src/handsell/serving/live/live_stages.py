@@ -33,7 +33,7 @@ class LiveStages:
     def __init__(self, stages: LocalStages, catalog: LiveCatalog, config: Config):
         self._catalog, self._variants = catalog, StageVariants(config)
         self._current: tuple[Snapshot, LocalStages] = catalog.snapshot, stages
-        self._known: tuple[Snapshot, Any, Any] = catalog.snapshot, None, None  # the latest requests and answer
+        self._known: tuple[Any, Snapshot] = None, catalog.snapshot  # what a former stage has passed on
         catalog.subscribe(self._follow)
 
     def _follow(self, snapshot: Snapshot) -> None:
@@ -61,14 +61,18 @@ class LiveStages:
             args = tuple(leave_out_unknown(arg, snapshot) for arg in args)
         if isinstance(args[0], Requests) and args[0].overlay:
             stages = self._variants.find(stage, args[0].overlay, stages)
-        answer = await stages.call(stage, operation, *args)
-        self._known = snapshot, args[0], answer
-        return answer
+        return await stages.call(stage, operation, *args)
 
     def _is_known(self, arg: Any, snapshot: Snapshot) -> bool:
-        """Return `is_known(arg, snapshot)`; what goes through all stages of this process is looked at once."""
-        known, requests, answer = self._known
-        return (snapshot is known and (arg is requests or arg is answer)) or is_known(arg, snapshot)
+        """Return `is_known(arg, snapshot)`; requests that go to all stages are looked at once."""
+        known = self._known
+        if arg is known[0] and snapshot is known[1]:
+            return True
+        if not is_known(arg, snapshot):
+            return False
+        if isinstance(arg, Requests):
+            self._known = arg, snapshot
+        return True
 
     async def states(self) -> dict[str, str]:
         return {}

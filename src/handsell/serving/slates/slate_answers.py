@@ -17,7 +17,6 @@ from handsell.serving.http import render
 from handsell.serving.http.queries import Query
 from handsell.serving.reuse.user_slate import UserSlate
 from handsell.serving.slates.arm_traffic import ArmRequest
-from handsell.serving.telemetry.later_work import work_later
 from handsell.serving.telemetry.observability import Metrics
 from handsell.serving.telemetry.slate_metrics import SlateMetrics
 
@@ -38,67 +37,53 @@ class SlateAnswers:
     ) -> a.RecommendationsAnswer:  # fmt: skip
         """Build the answer of a request, with its arms if it is in any, and log the impression if it is shown.
 
-        Metrics follow when the answer has been written, unless an experiment counts the answer.
         `cold_start` is what the answer says instead of what the slate was made with.
         """
         given = IN_NONE if request is None else request.given
         snapshot, once = bundle.snapshot, partial(_make_once, served.rendered)
         slate = once("slate", lambda: render.render_slate(served.slates, served.row, query.count, snapshot))
+        surface = bundle.config.surface_names[query.surface]
         degraded = list(dict.fromkeys(served.slates.degraded))
-        has_metadata = "metadata" in include
-        answer = a.RecommendationsAnswer(
-            recommendation_id=query.recommendation_id,
-            surface=bundle.config.surface_names[query.surface],
-            cold_start=served.cold if cold_start is None else cold_start,
-            items=render.build_recommended_items(slate, snapshot, True)
-            if has_metadata
-            else once("items", lambda: render.build_recommended_items(slate, snapshot, False)),
-            relaxed=once("relaxed", lambda: served.slates.relaxed_constraints(served.row, query.count)),
-            next_cursor=self._next_cursor(query, slate.item, complete=not degraded),
-            degraded=degraded,
-            release=once("release", lambda: bundle.release.with_rules(slate.rules)),
-        )
-        if not has_metadata:
-            served.rendered["items"] = answer.items  # which need not be validated again
-        if served.reused == "slate" and not include and request is None:
-            answer.write_from(served.rendered)
-        if "debug" in include:
-            answer.debug = a.Debug(reused=served.reused, age_ms=round(served.age_s * 1_000))
+        relaxed = once("relaxed", lambda: served.slates.relaxed_constraints(served.row, query.count))
+        self._metrics.count_answer(surface, served.cold, len(slate.item_id) < query.count, degraded, relaxed)
+        self._metrics.set_rules(served.slates.rules)
+        if degraded:
+            log.warning(
+                "degraded answer",
+                extra={"fields": {"recommendation_id": query.recommendation_id, "degraded": degraded}},
+            )
+        drawn = once("drawn", lambda: sum(reason.code == "explore" for reason in slate.reason))
+        measure = partial(once, "figures", lambda: self._watch.measure(slate.item, snapshot))
+        diversity = self._watch.record(surface, query.user_id, slate.item, drawn, snapshot, measure)
         if is_shown:
             arms = given.describe(served.teams[: len(slate.item_id)])
-            shown = (
+            items = (
                 render.encode_impression(slate, arms)
                 if arms
                 else once("shown", lambda: render.encode_impression(slate, {}))
             )
-            self._offer_slate(bundle, query, answer.surface, shown)
-        count = partial(self._count, bundle, query, served, slate, answer)
-        if request is None:
-            work_later(count)
-        else:
+            self._offer_slate(bundle, query, surface, items)
+        answer = a.RecommendationsAnswer(
+            recommendation_id=query.recommendation_id,
+            surface=surface,
+            cold_start=served.cold if cold_start is None else cold_start,
+            items=render.build_recommended_items(slate, snapshot, True)
+            if "metadata" in include
+            else once("items", lambda: render.build_recommended_items(slate, snapshot, False)),
+            relaxed=relaxed,
+            next_cursor=self._next_cursor(query, slate.item, complete=not degraded),
+            degraded=degraded,
+            release=once("release", lambda: bundle.release.with_rules(slate.rules)),
+        )
+        if served.reused == "slate" and not include and request is None:
+            answer.write_from(served.rendered)
+        if "debug" in include:
+            answer.debug = a.Debug(reused=served.reused, age_ms=round(served.age_s * 1_000))
+        if request is not None:
             answer.arms = given.list_arms()
             request.degraded, request.items, request.requested = bool(degraded), len(slate.item_id), query.count
-            request.diversity = count()
+            request.diversity = diversity
         return answer
-
-    def _count(
-        self, bundle: LoadedBundle, query: Query, served: UserSlate, slate: render.RenderedSlate,
-        answer: a.RecommendationsAnswer,
-    ) -> float | None:  # fmt: skip
-        """Count a slate in metrics; return its diversity."""
-        snapshot, once, surface = bundle.snapshot, partial(_make_once, served.rendered), answer.surface
-        self._metrics.count_answer(
-            surface, served.cold, len(slate.item_id) < query.count, answer.degraded, answer.relaxed
-        )
-        self._metrics.set_rules(served.slates.rules)
-        if answer.degraded:
-            log.warning(
-                "degraded answer",
-                extra={"fields": {"recommendation_id": query.recommendation_id, "degraded": answer.degraded}},
-            )
-        drawn = once("drawn", lambda: sum(reason["code"] == "explore" for reason in slate.reason))
-        measure = partial(once, "figures", lambda: self._watch.measure(slate.item, snapshot))
-        return self._watch.record(surface, query.user_id, slate.item, drawn, snapshot, measure)
 
     def _offer_slate(self, bundle: LoadedBundle, query: Query, surface: str, items: str) -> None:
         """Offer a slate, or a list of the caller, whose `items` are encoded."""
