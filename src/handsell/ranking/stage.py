@@ -152,7 +152,7 @@ class LocalRanking:
             return real
         rough = self._by_raw.raw(x, trees, real)
         kept = np.zeros(real.shape, bool)
-        np.put_along_axis(kept, best_first(rough, np.isfinite(rough), real, keeps), True, axis=1)
+        kept[np.arange(len(kept))[:, None], best_first(rough, np.isfinite(rough), real, keeps)] = True
         return kept & real
 
     @cached_property

@@ -67,8 +67,8 @@ void table_free(Table *table) { free(table->key); }
 
 /* Least significant digit first, from digit FIRST on; digits in which all keys agree are skipped, and few keys are
  * inserted one by one. */
-#define DEFINE_SORT(NAME, KEY, FIRST, DIGITS)                                                                             \
-    static void NAME(const KEY *key, int32_t *order, int32_t *scratch, Py_ssize_t n) {                                   \
+#define DEFINE_SORT(NAME, KEY, FIRST, DIGITS)                                                                       \
+    static void NAME(const KEY *key, int32_t *order, int32_t *scratch, Py_ssize_t n) {                              \
         if (n <= FEW) {                                                                                             \
             for (Py_ssize_t i = 1; i < n; i++) {                                                                    \
                 int32_t moved = order[i];                                                                           \
