@@ -1,13 +1,14 @@
 """CPU and wall time of the three stages in one thread, beside what no implementation avoids.
 
     make up && python -m benchmarks limit --before v0.1.0
-    python -m benchmarks serving --set ml-100k --keep FOLDER      # trains MovieLens 100k
+    python -m benchmarks serving --set ml-100k --keep FOLDER      # trains MovieLens 100k, unless FOLDER has it
     HANDSELL_HOME=FOLDER/home python -m benchmarks limit --config FOLDER/served.toml --before REVISION
 
 The limit is measured in the same run: products with the item matrix of each source by vectors and their partial sorts,
 and XGBoost's own prediction on ready matrices. The stages are measured with the compiled kernels and with NumPy alone;
 `--before` adds those of an older revision, from a git worktree with its own kernels. All take turns, and the report
-says which gave the same slates. Figures are ms per request; each is the median over the rounds of the mean over the users.
+says which gave the same slates. Figures are ms per request; each is the median over the rounds of the
+mean over the users.
 """
 
 from __future__ import annotations
