@@ -134,7 +134,8 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument("--set", choices=SETS, help="a data set as own tables instead of --config")
     parser.add_argument("--keep", type=Path, help="folder of the tables and the state of --set")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--layouts", nargs="+", default=[layout.name for layout in LAYOUTS], metavar="NAME")
+    names = [layout.name for layout in LAYOUTS]
+    parser.add_argument("--layouts", nargs="+", default=names, choices=names, metavar="NAME")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--users", type=int, default=1_000)

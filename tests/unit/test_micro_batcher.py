@@ -69,14 +69,16 @@ async def test_after_a_shared_batch_queries_of_the_next_turns_share_one_and_a_si
     assert stages.batches == [[0, 1], [2, 3], [4], [5], [6]]
 
 
-async def test_a_full_turn_is_not_refused_and_more_than_may_wait_beside_it_is():
+@pytest.mark.parametrize("slots", [1, 3, 40])
+async def test_what_free_slots_take_is_not_refused_and_more_than_may_wait_beside_it_is(slots):
     stages = Stages()
-    batcher = MicroBatcher(stages.run, size=2, in_flight=1)
-    tasks = [asyncio.create_task(batcher.submit(q)) for q in range(2 + batcher.capacity + 1)]
+    batcher = MicroBatcher(stages.run, size=2, in_flight=slots)
+    room = 2 * slots + batcher.capacity
+    tasks = [asyncio.create_task(batcher.submit(q)) for q in range(room + 1)]
     await asyncio.sleep(0)
     stages.gate.set()
     found = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [isinstance(one, RequestError) for one in found] == [False] * (2 + batcher.capacity) + [True]
+    assert [isinstance(one, RequestError) for one in found] == [False] * room + [True]
 
 
 async def test_more_than_may_wait_is_told_to_come_back():

@@ -96,13 +96,13 @@ class Pairs:
     @cached_property
     def history_place(self) -> np.ndarray:
         """(B, K) float64 distinct items that came after the candidate's last occurrence in the history; NaN without."""
-        item = self.requests.history.item
-        column = np.arange(item.shape[1])
-        again = (item[:, :, None] == item[:, None, :]) & (column[:, None] < column)
-        last = ~again.any(axis=2) & (item != NONE)
-        place = np.cumsum(last[:, ::-1], axis=1)[:, ::-1]
-        found = lookup(np.where(last, item, NONE), place * last, np.arange(len(item))[:, None], self.item)
-        return np.where(found > 0, found - 1, np.nan)
+        item = self.requests.history.item[:, ::-1]  # the latest first
+        row, known = np.arange(len(item), dtype=np.int64)[:, None], np.flatnonzero(item != NONE)
+        _, first = np.unique(((row << 32) + item).ravel()[known], return_index=True)
+        latest = np.zeros(item.shape, bool)
+        latest.flat[known[first]] = True
+        place = lookup(np.where(latest, item, NONE), latest.cumsum(axis=1) * latest, row, self.item)
+        return np.where(place > 0, place - 1, np.nan)
 
     @cached_property
     def same_creator(self) -> Occurrences:

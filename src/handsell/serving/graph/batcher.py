@@ -80,13 +80,12 @@ class MicroBatcher(Generic[Q, A]):
 
     def wait_s(self) -> float:
         """Estimated seconds until a query that arrives now would start."""
-        if self._free or (self._is_starting and len(self._waiting) < self._size):
-            return 0.0
-        return (self._count_later() // self._size + 1) * self._batch_s / self._slots
+        later = self._count_later()
+        return 0.0 if later < 0 else (later // self._size + 1) * self._batch_s / self._slots
 
     def _count_later(self) -> int:
-        """Count the queries that wait for a later batch than the one that is about to be cut."""
-        return len(self._waiting) - self._size * self._is_starting
+        """Count the queries that wait beyond what the free slots take; below 0: there is room for as many more."""
+        return len(self._waiting) - self._size * (self._free + self._is_starting)
 
     def _next(self) -> list[tuple[Q, asyncio.Future[A]]]:
         """The query that has waited longest, and the next ones of its kind."""
