@@ -125,7 +125,7 @@ def test_a_killed_worker_does_not_change_the_model(planted, ray_cluster, fit_fil
     from handsell.jobs.train.windows import CatalogSizes
 
     config, fit, content = fit_files
-    config = config("sasrec", epochs=4)
+    config = config("sasrec", epochs=4, initial_vectors="pairs")
     killed = tmp_path / "killed"
 
     def dying(arguments):

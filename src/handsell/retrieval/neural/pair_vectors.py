@@ -22,7 +22,7 @@ SPARE = 20  # directions computed beyond those kept; the last ones kept converge
 def set_initial_vectors(embedding: torch.Tensor, rows: SequenceRows) -> None:
     """Replace the random vectors (I, D) by those of pairs if the config says so, with the mean norm of the random ones.
 
-    Items in no pair keep their random vectors. With several workers, Ray Train sends the first worker's to all.
+    Items in no pair keep their random vectors. With several workers, all start from those of the first one's users.
     """
     config = rows.config
     if config.initial_vectors == "pairs":
